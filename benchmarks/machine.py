@@ -1,0 +1,97 @@
+"""Names the machine a measurement was made on, so that a figure can be read beside another."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Instruction sets that decide how fast an encoder runs; the kernel's names.
+ISA_FLAGS = (
+    "avx2 fma f16c avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 "
+    "asimd asimddp asimdhp i8mm bf16 sve sve2"
+).split()
+PACKAGES = (
+    "longspan",
+    "numpy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "onnxruntime",
+    "openvino",
+)
+
+
+def describe() -> dict[str, Any]:
+    """The machine, the Python and the installed versions, as plain JSON values."""
+    model, flags = _cpu()
+    return {
+        "cpu": model,
+        "cores": cores(),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def title(description: dict[str, Any]) -> str:
+    """One line for a terminal or under a plot."""
+    return (
+        f"{description['cpu']}, {description['cores']} cores, {description['memory_gib']} GiB, "
+        f"Python {description['python']}, load {description['load_average'][0]}"
+    )
+
+
+def cores() -> int:
+    """Cores this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has had resident; VmHWM, as `ru_maxrss` starts at the parent's peak."""
+    return _status_bytes(Path("/proc/self/status"), "VmHWM:")
+
+
+def _memory_bytes() -> int:
+    return _status_bytes(Path("/proc/meminfo"), "MemTotal:")
+
+
+def _status_bytes(path: Path, field: str) -> int:
+    """A `Name:  123 kB` line of a /proc file in bytes; 0 where there is none."""
+    try:
+        for line in path.read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def _cpu() -> tuple[str, set[str]]:
+    """The processor's name and its feature flags."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return name, flags
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip().lower() in ("flags", "features"):
+            flags = set(value.split())
+    return name, flags
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,38 @@
+"""Draws a measurement as horizontal bars."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .runner import Measurement
+
+OWN, OTHERS, TEXT = "#1f5fa8", "#b9c2cc", "#2b2f33"
+
+
+def bars(results: Sequence[Measurement], baseline: Measurement, title: str, footer: str, path: Path) -> None:
+    """Tokens per second, fastest on top; beside each bar the figure and the ratio to the baseline."""
+    matplotlib = importlib.import_module("matplotlib")
+    matplotlib.use("Agg")
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    ordered = sorted(results, key=lambda result: result.tokens_per_second)
+    speeds = [result.tokens_per_second for result in ordered]
+    figure, axes = pyplot.subplots(figsize=(9, 1.3 + 0.48 * len(ordered)), layout="constrained")
+    colors = [OWN if result.name.startswith("longspan") else OTHERS for result in ordered]
+    axes.barh(range(len(ordered)), speeds, color=colors, height=0.68)
+    axes.set_yticks(range(len(ordered)), [f"{result.name} ({result.precision})" for result in ordered])
+    for place, result in enumerate(ordered):
+        ratio, low, high = result.ratios(baseline)
+        note = "  baseline" if result is baseline else f"  {ratio:.2f}× ({low:.2f}–{high:.2f})"  # noqa: RUF001
+        axes.text(speeds[place], place, f" {speeds[place]:,.0f}{note}", va="center", color=TEXT, fontsize=9)
+    axes.set_xlim(0, max(speeds) * 1.32)  # room for the notes
+    axes.set_xlabel("tokens per second, median of the rounds; ratio to the baseline (least–most)", color=TEXT)  # noqa: RUF001
+    axes.set_title(title, loc="left", color=TEXT, fontsize=11)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.tick_params(length=0, colors=TEXT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.supxlabel(footer, fontsize=7.5, color="#6b7278", x=0.01, ha="left")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,137 @@
+"""Runs implementations alternately and compares them round by round, so that a slow minute hits all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import unit_rows
+from .peers import Implementation, Setting
+
+TUNING_TEXTS = 300
+SINGLE_CALLS = 50  # latency: calls in a row per round
+Report = Callable[[str], None]
+
+
+@dataclass
+class Measurement:
+    """What was measured of one implementation."""
+
+    name: str
+    precision: str
+    setting: dict[str, int] = field(default_factory=dict)
+    cosine_min: float | None = None  # to the reference's vectors of the same texts; None without a reference
+    cosine_mean: float | None = None
+    seconds: list[float] = field(default_factory=list)  # one per round
+    latencies: list[float] = field(default_factory=list)  # seconds, single query
+    tokens: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / statistics.median(self.seconds)
+
+    @property
+    def latency_p50_ms(self) -> float | None:
+        return 1e3 * statistics.median(self.latencies) if self.latencies else None
+
+    def ratios(self, baseline: Measurement) -> tuple[float, float, float]:
+        """How many times as fast as the baseline: median, least and most over the rounds."""
+        ratios = [other / own for own, other in zip(self.seconds, baseline.seconds, strict=True)]
+        return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def settle(limit: float = 1.0, interval: float = 0.05) -> bool:
+    """Waits until this process is idle, so that nobody runs beside another's spinning worker threads.
+
+    OpenMP, TBB and ONNX Runtime keep their workers spinning for a while after each call. False if it never calmed.
+    """
+    deadline = time.perf_counter() + limit
+    while time.perf_counter() < deadline:
+        start = time.process_time()
+        time.sleep(interval)
+        if time.process_time() - start < 0.1 * interval:
+            return True
+    return False
+
+
+def timed(implementation: Implementation, texts: list[str]) -> float:
+    """Seconds of one call, starting from an idle process."""
+    settle()
+    start = time.perf_counter()
+    implementation.encode(texts)
+    return time.perf_counter() - start
+
+
+def tune(implementation: Implementation, texts: list[str]) -> Setting:
+    """Keeps the fastest of the implementation's settings: each is warmed once and then timed twice on a sample."""
+    best: tuple[float, Setting] | None = None
+    if len(implementation.settings) > 1:
+        sample = texts[:TUNING_TEXTS]
+        for setting in implementation.settings:
+            implementation.use(setting)
+            implementation.encode(sample)
+            seconds = min(timed(implementation, sample) for _ in range(2))
+            if best is None or seconds < best[0]:
+                best = (seconds, setting)
+    chosen: Setting = best[1] if best is not None else (implementation.settings[0] if implementation.settings else {})
+    implementation.use(chosen)
+    return chosen
+
+
+def cosines(vectors: NDArray[np.float32], reference: NDArray[np.float32]) -> tuple[float, float]:
+    """Least and mean cosine between the rows of two matrices."""
+    if vectors.shape != reference.shape:
+        raise ValueError(f"vectors of shape {vectors.shape} beside a reference of shape {reference.shape}")
+    products = np.sum(unit_rows(vectors) * unit_rows(reference), axis=1, dtype=np.float64)
+    return float(products.min()), float(products.mean())
+
+
+def measure(
+    implementations: Sequence[Implementation],
+    texts: list[str],
+    tokens: int,
+    *,
+    rounds: int = 5,
+    query: str | None = None,
+    reference: NDArray[np.float32] | None = None,
+    report: Report = lambda line: None,
+) -> list[Measurement]:
+    """Tunes and checks each implementation, then runs all of them in turn for `rounds` rounds.
+
+    Which one starts a round moves on by one each time. `query` adds the latency of a single short text.
+    """
+    results = []
+    for implementation in implementations:
+        result = Measurement(implementation.name, implementation.precision, tokens=tokens)
+        result.setting = dict(tune(implementation, texts))
+        vectors = implementation.encode(texts)  # also warms every batch shape
+        if reference is not None:
+            result.cosine_min, result.cosine_mean = cosines(vectors, reference)
+        results.append(result)
+        report(f"checked {result.name} {result.setting or ''}".rstrip())
+
+    pairs = list(zip(implementations, results, strict=True))
+    for number in range(rounds):
+        shift = number % len(pairs)
+        for implementation, result in pairs[shift:] + pairs[:shift]:
+            result.seconds.append(timed(implementation, texts))
+            if query is not None:
+                result.latencies += _latencies(implementation, query)
+        report(f"round {number + 1} of {rounds}")
+    return results
+
+
+def _latencies(implementation: Implementation, query: str) -> list[float]:
+    settle()
+    seconds = []
+    for call in range(SINGLE_CALLS + 5):
+        start = time.perf_counter()
+        implementation.encode([query])
+        if call >= 5:  # the first few are warm-up
+            seconds.append(time.perf_counter() - start)
+    return seconds

@@ -1,0 +1,310 @@
+// The body: token rows. Each instruction is written once, over units of work that a team of threads shares out; the two
+// schedules are a team of one a pack and a team of all.
+#include <algorithm>
+#include <atomic>
+
+#include "executor.h"
+#include "threads.h"
+
+namespace longspan {
+
+namespace {
+
+constexpr long kNearCache = 512 * 1024;  // bytes of rows that stay close while a weight streams past
+
+struct QueryBlock {
+  long begin, end;      // the segment, as rows of the pack
+  long query0, query1;  // the queries, as rows of the pack
+};
+
+// A pack's share of the batch, with row numbers that start at the pack.
+struct Pack {
+  const int32_t *ids, *positions;
+  long first_row, tokens;
+  const QueryBlock* blocks;
+  long block_count;
+};
+
+struct PartialOfPack {
+  long pool, partial;
+};
+
+// Everything about a batch that is computed once, before the threads start.
+struct Prepared {
+  std::vector<QueryBlock> blocks;
+  std::vector<long> block_offsets;  // [packs + 1]
+  std::vector<PartialOfPack> partials;
+  std::vector<long> partial_offsets;  // [packs + 1]
+};
+
+long divide_up(long a, long b) { return (a + b - 1) / b; }
+
+void add_query_blocks(const Batch& batch, long pack, Prepared& prepared) {
+  const long first_row = batch.cu_seqlens[batch.pack_segments[pack]];
+  for (long s = batch.pack_segments[pack]; s < batch.pack_segments[pack + 1]; s++) {
+    const long begin = batch.cu_seqlens[s] - first_row, end = batch.cu_seqlens[s + 1] - first_row;
+    for (long query = begin; query < end; query += Kernels::kQueryBlock)
+      prepared.blocks.push_back({begin, end, query, std::min(query + Kernels::kQueryBlock, end)});
+  }
+  prepared.block_offsets.push_back(static_cast<long>(prepared.blocks.size()));
+}
+
+// Sorts the partials by the pack that their rows are in.
+void assign_partials(const Batch& batch, Prepared& prepared) {
+  std::vector<int64_t> last_row(batch.packs);
+  for (long pack = 0; pack < batch.packs; pack++) last_row[pack] = batch.cu_seqlens[batch.pack_segments[pack + 1]];
+  auto pack_of = [&](int64_t row) { return std::upper_bound(last_row.begin(), last_row.end(), row) - last_row.begin(); };
+  std::vector<long>& offsets = prepared.partial_offsets;
+  offsets.assign(batch.packs + 1, 0);
+  auto each = [&](auto visit) {
+    for (size_t pool = 0; pool < batch.partials.size(); pool++)
+      for (long p = 0; p < batch.partials[pool].count; p++)
+        visit(static_cast<long>(pool), p, pack_of(batch.partials[pool].starts[p]));
+  };
+  each([&](long, long, long pack) { offsets[pack + 1]++; });
+  for (long pack = 0; pack < batch.packs; pack++) offsets[pack + 1] += offsets[pack];
+  prepared.partials.resize(offsets.back());
+  std::vector<long> next(offsets.begin(), offsets.end() - 1);
+  each([&](long pool, long p, long pack) { prepared.partials[next[pack]++] = {pool, p}; });
+}
+
+Prepared prepare(const Batch& batch) {
+  Prepared prepared;
+  prepared.block_offsets.push_back(0);
+  for (long pack = 0; pack < batch.packs; pack++) add_query_blocks(batch, pack, prepared);
+  assign_partials(batch, prepared);
+  return prepared;
+}
+
+// One thread's view of a pack that is being run: where the buffers are and who else is at work.
+class Walker {
+ public:
+  Walker(const Program& program, const Batch& batch, const Prepared& prepared, long pack, Team& team, char* tokens,
+         const Layout& layout, char* tiles, const Layout& tile_layout)
+      : program_(program), kernels_(*program.kernels), batch_(batch), prepared_(prepared), number_(pack), team_(team),
+        tokens_(tokens), layout_(layout), tiles_(tiles), tile_layout_(tile_layout) {
+    const long first = batch.cu_seqlens[batch.pack_segments[pack]];
+    const long last = batch.cu_seqlens[batch.pack_segments[pack + 1]];
+    const long block = prepared.block_offsets[pack];
+    pack_ = {batch.ids + first, batch.positions + first, first, last - first, prepared.blocks.data() + block,
+             prepared.block_offsets[pack + 1] - block};
+  }
+
+  long tokens() const { return pack_.tokens; }
+
+  void execute(const Instruction& instruction) {
+    std::visit([this](const auto& op) { run(op); }, instruction);
+  }
+
+ private:
+  Matrix matrix(int buffer) const {
+    return {reinterpret_cast<float*>(tokens_ + layout_.offsets[buffer]), program_.width(buffer)};
+  }
+  Matrix optional(int buffer) const { return buffer == kNoBuffer ? Matrix{nullptr, 0} : matrix(buffer); }
+  Matrix tile(int buffer, int thread) const {
+    return {reinterpret_cast<float*>(tiles_ + thread * tile_layout_.bytes + tile_layout_.offsets[buffer]),
+            program_.width(buffer)};
+  }
+
+  template <class Body>
+  void each_rows(long rows_a_unit, Body body) {
+    team_.each(divide_up(pack_.tokens, rows_a_unit), [&](long unit) {
+      body(unit * rows_a_unit, std::min((unit + 1) * rows_a_unit, pack_.tokens));
+    });
+  }
+
+  // Shares out a product's rows x columns. A team splits columns too when there are too few rows to go round.
+  template <class Body>
+  void each_block(long rows, long columns, long row_bytes, Body body) {
+    const long step = kernels_.tile_columns;
+    const long block = std::clamp(kNearCache / row_bytes / 12 * 12, 48L, 384L);
+    const long row_units = std::max(divide_up(rows, block), 1L);
+    const long row_step = divide_up(divide_up(rows, row_units), 12) * 12;
+    const long wanted = team_.size() == 1 ? 1 : divide_up(4L * team_.size(), row_units);
+    const long column_step = divide_up(divide_up(columns, wanted), step) * step;
+    const long column_units = divide_up(columns, column_step);
+    team_.each(row_units * column_units, [&](long unit) {
+      const long row = unit / column_units * row_step, column = unit % column_units * column_step;
+      if (row < rows) body(row, std::min(row + row_step, rows), column, std::min(column + column_step, columns));
+    });
+  }
+
+  void run(const Embed& op) {
+    const EmbedArgs args{pack_.ids, pack_.positions, op.tokens, op.positions, op.types, op.position_offset, matrix(op.out)};
+    each_rows(64, [&](long row0, long row1) { kernels_.embed(args, row0, row1); });
+  }
+
+  void run(const Norm& op) {
+    const NormArgs args{matrix(op.x), matrix(op.out), program_.width(op.x), op.weight, op.bias, op.eps};
+    each_rows(32, [&](long row0, long row1) { kernels_.norm(args, row0, row1); });
+  }
+
+  void run(const Linear& op) {
+    const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.residual), op.weight, op.activation};
+    each_block(pack_.tokens, op.weight.columns, op.weight.k * sizeof(float),
+               [&](long row0, long row1, long column0, long column1) { kernels_.linear(args, row0, row1, column0, column1); });
+  }
+
+  void run(const Qkv& op) {
+    const QkvArgs args{matrix(op.x), matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, op.weight, pack_.tokens,
+                       op.heads, op.kv_heads, op.head_size};
+    each_block(pack_.tokens, op.weight.columns, op.weight.k * sizeof(float),
+               [&](long row0, long row1, long column0, long column1) { kernels_.qkv(args, row0, row1, column0, column1); });
+  }
+
+  void run(const Attention& op) {
+    const AttentionArgs args{matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, matrix(op.out), pack_.tokens,
+                             op.heads, op.kv_heads, op.head_size, op.scale};
+    // Heads outside, query blocks inside: neighbours in time share keys and values.
+    team_.each(op.heads * pack_.block_count, [&](long unit) {
+      const QueryBlock& block = pack_.blocks[unit % pack_.block_count];
+      kernels_.attention(args, unit / pack_.block_count, block.begin, block.end, block.query0, block.query1);
+    });
+  }
+
+  void run(const Mlp& op) {
+    const long most = tile_layout_.rows;
+    if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
+    const long fair = divide_up(divide_up(pack_.tokens, 8L * team_.size()), 12) * 12;
+    each_rows(std::clamp(fair, std::min(24L, most), most), [&](long row0, long row1) {
+      const Matrix hidden = tile(op.hidden, team_.thread());
+      kernels_.linear(mlp_up(op, row0, hidden), 0, row1 - row0, 0, op.up.columns);
+      kernels_.linear(mlp_down(op, row0, hidden), 0, row1 - row0, 0, op.down.columns);
+    });
+  }
+
+  // Few rows: the team shares the columns of each half, over the first thread's tile.
+  void mlp_by_columns(const Mlp& op, long most) {
+    const Matrix hidden = tile(op.hidden, 0);
+    for (long row = 0; row < pack_.tokens; row += most) {
+      const long rows = std::min(most, pack_.tokens - row);
+      const LinearArgs up = mlp_up(op, row, hidden), down = mlp_down(op, row, hidden);
+      each_block(rows, op.up.columns, op.up.k * sizeof(float), [&](long row0, long row1, long column0, long column1) {
+        kernels_.linear(up, row0, row1, column0, column1);
+      });
+      each_block(rows, op.down.columns, op.down.k * sizeof(float), [&](long row0, long row1, long column0, long column1) {
+        kernels_.linear(down, row0, row1, column0, column1);
+      });
+    }
+  }
+
+  static Matrix from_row(Matrix m, long row) { return m.data ? Matrix{m.row(row), m.stride} : m; }
+
+  LinearArgs mlp_up(const Mlp& op, long row, Matrix hidden) const {
+    return {from_row(matrix(op.x), row), hidden, {nullptr, 0}, op.up, op.activation};
+  }
+
+  LinearArgs mlp_down(const Mlp& op, long row, Matrix hidden) const {
+    return {hidden, from_row(matrix(op.out), row), from_row(optional(op.residual), row), op.down, Activation::identity};
+  }
+
+  void run(const Pool& op) {
+    constexpr long kColumns = 128;
+    const long width = program_.width(op.x), groups = divide_up(width, kColumns);
+    const PartialOfPack* mine = prepared_.partials.data() + prepared_.partial_offsets[number_];
+    const long count = prepared_.partial_offsets[number_ + 1] - prepared_.partial_offsets[number_];
+    team_.each(count * groups, [&](long unit) {
+      const PartialOfPack& at = mine[unit / groups];
+      if (at.pool != op.index) return;
+      const Partials& partials = batch_.partials[at.pool];
+      const PoolArgs args{matrix(op.x), partials.data + at.partial * width, partials.starts[at.partial] - pack_.first_row,
+                          partials.ends[at.partial] - pack_.first_row, partials.first_weight[at.partial],
+                          partials.weight_step[at.partial], op.kind};
+      const long column = unit % groups * kColumns;
+      kernels_.pool(args, column, std::min(column + kColumns, width));
+    });
+  }
+
+  void run(const Combine&) {}    // of the tail
+  void run(const Normalize&) {}  // of the tail
+
+  const Program& program_;
+  const Kernels& kernels_;
+  const Batch& batch_;
+  const Prepared& prepared_;
+  const long number_;
+  Team& team_;
+  char* tokens_;
+  const Layout& layout_;
+  char* tiles_;
+  const Layout& tile_layout_;
+  Pack pack_;
+};
+
+// One run of a batch: what the threads share.
+struct Run {
+  const Program& program;
+  const Batch& batch;
+  const Layouts& layouts;
+  const Prepared prepared;
+  Poll poll;
+  char* token_arena;
+  char* tile_arena;
+  TeamState team;
+  std::atomic<long> next_turn;
+  std::atomic<long> tokens_done{0};
+  std::atomic<long> stop_before;  // shared packs: the step that nobody starts any more
+  std::atomic<bool> stop{false};
+
+  bool asked_to_stop(long tokens) { return poll.fn && poll.fn(poll.context, tokens); }
+
+  // All threads walk the shared packs together. Returns false if told to stop.
+  bool shared_packs(int threads, int thread) {
+    Team together(threads, thread, &team);
+    const long steps = static_cast<long>(program.instructions.size());
+    for (long turn = 0; turn < batch.shared_packs; turn++) {
+      Walker walker(program, batch, prepared, batch.pack_order[turn], together, token_arena, layouts.shared, tile_arena, layouts.tile);
+      for (long step = 0; step < steps; step++) {
+        const long number = turn * steps + step;
+        // Only a step that no thread can have started is cancelled, so that all leave at the same place.
+        if (thread == 0 && asked_to_stop(tokens_done + walker.tokens() * step / steps)) stop_before = number + 1;
+        walker.execute(program.instructions[step]);
+        if (stop_before.load() <= number + 1) return false;
+      }
+      if (thread == 0) tokens_done += walker.tokens();
+    }
+    return true;
+  }
+
+  // Each thread takes packs and runs the whole program on them, alone.
+  void own_packs(int thread) {
+    Team alone(1, 0, nullptr);
+    char* tokens = token_arena + thread * layouts.pack.bytes;
+    char* tiles = tile_arena + thread * layouts.tile.bytes;
+    for (long turn; (turn = next_turn.fetch_add(1)) < batch.packs && !stop.load();) {
+      Walker walker(program, batch, prepared, batch.pack_order[turn], alone, tokens, layouts.pack, tiles, layouts.tile);
+      for (const Instruction& instruction : program.instructions) walker.execute(instruction);
+      tokens_done += walker.tokens();
+      if (thread == 0 && asked_to_stop(tokens_done)) stop = true;
+    }
+  }
+};
+
+}  // namespace
+
+bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll) {
+  const long lanes = std::min<long>(threads, batch.packs - batch.shared_packs);
+  const size_t tokens = std::max(batch.shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
+  arena_.grow(tokens + threads * layouts.tile.bytes);
+  Run run{program_,       batch, layouts, prepare(batch), poll, arena_.data(), arena_.data() + tokens, TeamState(threads),
+          {batch.shared_packs}, {0},   {batch.packs * static_cast<long>(program_.instructions.size()) + 1},
+          {false}};
+  struct Context {
+    Run& run;
+    int threads;
+  } context{run, threads};
+  run_on_threads(
+      threads,
+      [](void* pointer, int thread) {
+        Context& context = *static_cast<Context*>(pointer);
+        if (context.run.batch.shared_packs && !context.run.shared_packs(context.threads, thread)) {
+          context.run.stop = true;
+          return;
+        }
+        context.run.own_packs(thread);
+      },
+      &context);
+  return !run.stop;
+}
+
+}  // namespace longspan

@@ -1,0 +1,65 @@
+// Runs a program on packed tokens. No Python, no exceptions inside the threads, no allocation once the arena is big enough.
+#pragma once
+
+#include <vector>
+
+#include "memory.h"
+#include "program.h"
+
+namespace longspan {
+
+// What one `pool` or `combine` reads of the batch; see batch.Partials.
+struct Partials {
+  const int64_t *starts, *ends;
+  const float *first_weight, *weight_step;
+  long count;
+  float* data;  // [count, width]: written by `pool`, read by `combine`
+};
+
+// Byte offsets of the buffers in an arena, by buffer index, for `rows` rows at most.
+struct Layout {
+  const int64_t* offsets;
+  long bytes;
+  long rows;
+};
+
+struct Layouts {
+  Layout pack;    // token buffers of a pack that one thread runs
+  Layout shared;  // token buffers of a pack that all threads run together
+  Layout tile;    // tile buffers, one set a thread
+};
+
+struct Batch {
+  const int32_t *ids, *positions;
+  const int64_t* cu_seqlens;  // [segments + 1]
+  long segments;
+  const int64_t* pack_segments;  // [packs + 1] segment offsets of the packs
+  const int64_t* pack_order;     // [packs] the order in which packs are taken
+  long packs;
+  long shared_packs;  // the first of that order, which all threads run together; each of the others is one thread's
+  std::vector<Partials> partials;
+};
+
+// Asked now and then by the calling thread with the number of tokens done; true means stop.
+struct Poll {
+  bool (*fn)(void*, long tokens) = nullptr;
+  void* context = nullptr;
+};
+
+class Executor {
+ public:
+  explicit Executor(const Program& program) : program_(program) {}
+
+  // Fills batch.partials[i].data. Returns false if the poll asked to stop.
+  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll);
+
+  // vectors [count, width of the last instruction's output], from partials[i].data; cu_vectors[i] is [count + 1].
+  void run_tail(const std::vector<Partials>& partials, const std::vector<const int64_t*>& cu_vectors, long count,
+                const Layout& layout, int threads, float* vectors);
+
+ private:
+  const Program& program_;
+  Mapping arena_;
+};
+
+}  // namespace longspan

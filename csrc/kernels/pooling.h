@@ -1,0 +1,65 @@
+// pool, combine and normalize: from token rows to vectors.
+#pragma once
+
+#include "rows.h"
+#include "table.h"
+#include "vector.h"
+
+namespace longspan {
+namespace {
+
+// The sum depends on the partial's own rows alone: blocks of kBlock rows from its start.
+void pool(const PoolArgs& args, long column0, long column1) {
+  for (long column = column0; column < column1; column += W) {
+    const int n = (int)min_long(W, column1 - column);
+    V total = zero();
+    if (args.kind == PoolKind::maximum) {
+      total = load_some(args.x.row(args.begin) + column, n);
+      for (long row = args.begin + 1; row < args.end; row++)
+        total = sticky_max(total, load_some(args.x.row(row) + column, n));
+    } else {
+      for (long block = args.begin; block < args.end; block += kBlock) {
+        V sum = zero();
+        for (long row = block; row < min_long(block + kBlock, args.end); row++) {
+          const float weight = args.first_weight + (float)(row - args.begin) * args.weight_step;
+          sum = fma(broadcast(weight), load_some(args.x.row(row) + column, n), sum);
+        }
+        total = block == args.begin ? sum : total + sum;
+      }
+    }
+    store_some(args.out + column, total, n);
+  }
+}
+
+void combine(const float* x, long count, long width, PoolKind kind, float divisor, float* out) {
+  for (long column = 0; column < width; column += W) {
+    const int n = (int)min_long(W, width - column);
+    V total = load_some(x + column, n);
+    for (long row = 1; row < count; row++) {
+      V next = load_some(x + row * width + column, n);
+      total = kind == PoolKind::maximum ? sticky_max(total, next) : total + next;
+    }
+    store_some(out + column, kind == PoolKind::maximum ? total : total / broadcast(divisor), n);
+  }
+}
+
+void normalize(const float* x, long width, bool unit, float* out) {
+  float length = 1.0f;
+  if (unit) {
+    const float squares = row_sum(width, [&](long i, int n) {
+      V v = load_some(x + i, n);
+      return v * v;
+    });
+    const float root = __builtin_sqrtf(squares);
+    length = root < 1e-12f ? 1e-12f : root;
+  }
+  const V divisor = broadcast(length);
+  for (long i = 0; i < width; i += W) {
+    const int n = (int)min_long(W, width - i);
+    V v = load_some(x + i, n);
+    store_some(out + i, unit ? v / divisor : v, n);
+  }
+}
+
+}  // namespace
+}  // namespace longspan

@@ -1,0 +1,113 @@
+// embed and norm: one row at a time.
+#pragma once
+
+#include "vector.h"
+#include "table.h"
+
+namespace longspan {
+namespace {
+
+inline float from_half(uint16_t bits) {
+  const uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
+  uint32_t magnitude = bits & 0x7fff;
+  float value;
+  if (magnitude >= 0x7c00) magnitude = 0x7f800000u | (magnitude & 0x3ff) << 13;  // infinity or NaN
+  else if (magnitude >= 0x400) magnitude = (magnitude << 13) + (112u << 23);
+  else {
+    value = (float)magnitude * 5.9604644775390625e-8f;  // subnormal: units of 2^-24
+    __builtin_memcpy(&magnitude, &value, 4);
+  }
+  magnitude |= sign;
+  __builtin_memcpy(&value, &magnitude, 4);
+  return value;
+}
+
+inline float from_bfloat16(uint16_t bits) {
+  const uint32_t wide = (uint32_t)bits << 16;
+  float value;
+  __builtin_memcpy(&value, &wide, 4);
+  return value;
+}
+
+// out = row, or out += row.
+template <bool add>
+inline void take_row(const Table& table, long index, float* out) {
+  const long width = table.width;
+  switch (table.dtype) {
+    case Dtype::float32: {
+      const float* row = (const float*)table.data + index * width;
+      for (long i = 0; i < width; i++) out[i] = add ? out[i] + row[i] : row[i];
+      return;
+    }
+    case Dtype::float16: {
+      const uint16_t* row = (const uint16_t*)table.data + index * width;
+      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_half(row[i]) : from_half(row[i]);
+      return;
+    }
+    case Dtype::bfloat16: {
+      const uint16_t* row = (const uint16_t*)table.data + index * width;
+      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_bfloat16(row[i]) : from_bfloat16(row[i]);
+      return;
+    }
+  }
+}
+
+void embed(const EmbedArgs& args, long row0, long row1) {
+  for (long row = row0; row < row1; row++) {
+    float* out = args.out.row(row);
+    take_row<false>(args.tokens, args.ids[row], out);
+    if (args.position_table.present()) take_row<true>(args.position_table, args.positions[row] + args.position_offset, out);
+    if (args.types.present()) take_row<true>(args.types, 0, out);
+  }
+}
+
+// Sum of `term` over [0, width) as four interleaved vector chains, combined in a fixed order.
+template <class Term>
+inline float row_sum(long width, Term term) {
+  V sums[4] = {zero(), zero(), zero(), zero()};
+  long i = 0;
+  for (; i + 4 * W <= width; i += 4 * W)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) sums[j] += term(i + j * W, W);
+  for (int j = 0; i < width; i += W, j++) sums[j] += term(i, (int)min_long(W, width - i));
+  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+inline V load_some(const float* p, int n) { return n == W ? load(p) : load_n(p, n); }
+
+inline void store_some(float* p, V v, int n) {
+  if (n == W) store(p, v);
+  else store_n(p, v, n);
+}
+
+// `v` in the first n lanes, zero in the others.
+inline V keep_n(V v, int n) {
+  if (n == W) return v;
+  float lanes[W];
+  store(lanes, v);
+  return load_n(lanes, n);
+}
+
+void norm(const NormArgs& args, long row0, long row1) {
+  const long width = args.width;
+  for (long row = row0; row < row1; row++) {
+    const float* x = args.x.row(row);
+    float* out = args.out.row(row);
+    const float mean = row_sum(width, [&](long i, int n) { return load_some(x + i, n); }) / (float)width;
+    const float variance = row_sum(width, [&](long i, int n) {
+                             V d = keep_n(load_some(x + i, n) - broadcast(mean), n);
+                             return d * d;
+                           }) / (float)width;
+    const V center = broadcast(mean), scale = broadcast(1.0f / __builtin_sqrtf(variance + args.eps));
+    for (long i = 0; i < width; i += W) {
+      const int n = (int)min_long(W, width - i);
+      V y = (load_some(x + i, n) - center) * scale;
+      if (args.weight) y = y * load_some(args.weight + i, n);
+      if (args.bias) y = y + load_some(args.bias + i, n);
+      store_some(out + i, y, n);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace longspan

@@ -1,0 +1,117 @@
+// The kernels of one tier as a table of functions over plain pointers. This is all that the executor knows of a tier.
+#pragma once
+
+#include <cstdint>
+
+namespace longspan {
+
+enum class Activation : int { identity, gelu, gelu_tanh, relu, silu, tanh };
+enum class Dtype : int { float32, float16, bfloat16 };
+enum class PoolKind : int { sum, maximum };
+
+// A matrix [rows, width] of float32 with `stride` floats from row to row.
+struct Matrix {
+  float* data;
+  long stride;
+
+  float* row(long index) const { return data + index * stride; }
+};
+
+// A weight [n, k] in panels: 16 output columns wide, line by line along k, padded with zero columns.
+// Element (column c, k) is at (c / 16) * k_size * 16 + k * 16 + c % 16.
+struct Panels {
+  const float* data;
+  long columns;  // n
+  long k;
+  const float* bias;  // [n padded to 16], or null
+};
+
+// A table of rows as the checkpoint stores it.
+struct Table {
+  const void* data;
+  Dtype dtype;
+  long rows;
+  long width;
+
+  bool present() const { return data != nullptr; }
+};
+
+struct LinearArgs {
+  Matrix x;
+  Matrix out;
+  Matrix residual;  // data null: none
+  Panels weight;
+  Activation activation;
+};
+
+// q, k and v leave the projection head-major: [heads, tokens, head_size] each.
+struct QkvArgs {
+  Matrix x;
+  float *q, *k, *v;
+  Panels weight;
+  long tokens;
+  long heads, kv_heads, head_size;
+};
+
+struct AttentionArgs {
+  const float *q, *k, *v;  // [heads or kv_heads, tokens, head_size]
+  Matrix out;              // [tokens, heads * head_size]
+  long tokens;
+  long heads, kv_heads, head_size;
+  float scale;
+};
+
+struct EmbedArgs {
+  const int32_t* ids;
+  const int32_t* positions;
+  Table tokens, position_table, types;
+  long position_offset;
+  Matrix out;
+};
+
+struct NormArgs {
+  Matrix x, out;
+  long width;
+  const float* weight;  // [width], or null
+  const float* bias;    // [width], or null
+  float eps;
+};
+
+struct PoolArgs {
+  Matrix x;
+  float* out;  // [columns]
+  long begin, end;
+  float first_weight, weight_step;
+  PoolKind kind;
+};
+
+struct Kernels {
+  const char* name;
+  long tile_columns;  // `linear` and `qkv` work best on column ranges that are multiples of this
+
+  void (*embed)(const EmbedArgs&, long row0, long row1);
+  void (*norm)(const NormArgs&, long row0, long row1);
+  // Rows and columns of the result; columns start at a multiple of 16.
+  void (*linear)(const LinearArgs&, long row0, long row1, long column0, long column1);
+  void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1);
+  // Queries [query0, query1) of one head against the whole segment [begin, end).
+  void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1);
+  // Columns [column0, column1) of one partial.
+  void (*pool)(const PoolArgs&, long column0, long column1);
+  // out = sum over `count` rows of x (or their maximum), divided by `divisor`; rows of `width`.
+  void (*combine)(const float* x, long count, long width, PoolKind kind, float divisor, float* out);
+  // out = x / max(|x|, 1e-12) where `unit`, else a copy.
+  void (*normalize)(const float* x, long width, bool unit, float* out);
+  // Register-only multiply-adds: the ceiling that `linear` is measured against. Returns the floating-point operations.
+  double (*peak)(long iterations);
+
+  static constexpr long kQueryBlock = 128;  // queries that share one pass over the keys
+};
+
+extern const Kernels kGeneric;
+#ifdef LONGSPAN_X86
+extern const Kernels kX86V3;
+extern const Kernels kX86V4;
+#endif
+
+}  // namespace longspan

@@ -1,0 +1,18 @@
+// One tier's kernels as a table. A tier file includes its vector header, then this, and names the table.
+#pragma once
+
+#include "attention.h"
+#include "linear.h"
+#include "peak.h"
+#include "pooling.h"
+#include "rows.h"
+
+namespace longspan {
+namespace {
+
+constexpr Kernels make_kernels(const char* name) {
+  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, attention, pool, combine, normalize, peak};
+}
+
+}  // namespace
+}  // namespace longspan

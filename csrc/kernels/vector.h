@@ -1,0 +1,69 @@
+// What all kernels say about vectors. The tier's own header defines W, V, VI, fma, load_n and store_n before this one.
+//
+// Everything in kernels/ lives in an anonymous namespace and uses no std:: templates: each tier compiles its own copy
+// with its own instructions, and no copy may leak into another tier at link time.
+#pragma once
+
+namespace longspan {
+namespace {
+
+typedef float UnalignedV __attribute__((vector_size(W * 4), aligned(4), may_alias));
+
+constexpr int kLine = 16;    // floats in a panel line: one cache line, whatever the tier
+constexpr int kBlock = 256;  // every sum along K or along rows runs in blocks of this many terms
+
+inline V load(const float* p) { return (V) * (const UnalignedV*)p; }
+inline void store(float* p, V v) { *(UnalignedV*)p = (UnalignedV)v; }
+inline V zero() { return V{}; }
+inline V broadcast(float x) { return x - V{}; }  // x - 0 keeps the sign of zero, x + 0 does not
+
+inline long min_long(long a, long b) { return a < b ? a : b; }
+inline long max_long(long a, long b) { return a > b ? a : b; }
+
+// A NaN in `x` passes through; `bound` is never NaN.
+inline V at_most(V x, float bound) { return x > broadcast(bound) ? broadcast(bound) : x; }
+inline V at_least(V x, float bound) { return x < broadcast(bound) ? broadcast(bound) : x; }
+
+// The larger of the two; once NaN, always NaN.
+inline V sticky_max(V a, V x) {
+  VI take = (x > a) | (x != x);
+  return take ? x : a;
+}
+
+inline V greater_of(V a, V b) { return b > a ? b : a; }
+
+// Lanes summed as a fixed balanced tree.
+inline float sum_lanes(V v) {
+  float lanes[W];
+  store(lanes, v);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+// Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
+template <int Half>
+inline void transpose_step(V (&rows)[W]) {
+  VI low, high;
+  for (int i = 0; i < W; i++) {
+    low[i] = (i & Half) ? W + i - Half : i;
+    high[i] = (i & Half) ? W + i : i + Half;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < W; i++) {
+    if (i & Half) continue;
+    V a = rows[i], b = rows[i + Half];
+    rows[i] = __builtin_shuffle(a, b, low);
+    rows[i + Half] = __builtin_shuffle(a, b, high);
+  }
+}
+
+inline void transpose(V (&rows)[W]) {
+  if constexpr (W >= 16) transpose_step<8>(rows);
+  if constexpr (W >= 8) transpose_step<4>(rows);
+  transpose_step<2>(rows);
+  transpose_step<1>(rows);
+}
+
+}  // namespace
+}  // namespace longspan

@@ -1,0 +1,35 @@
+// Vectors of the baseline tier: whatever every machine of the architecture has.
+#pragma once
+
+namespace longspan {
+namespace {
+
+constexpr int W = 4;         // float lanes
+constexpr int kTileRows = 6;  // register tile of `linear`: kTileRows x kTileVectors accumulators
+constexpr int kTileVectors = 2;
+
+typedef float V __attribute__((vector_size(W * 4)));
+typedef int VI __attribute__((vector_size(W * 4)));
+
+#ifdef __FP_FAST_FMAF
+inline V fma(V a, V b, V c) {
+  V r;
+  for (int i = 0; i < W; i++) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return r;
+}
+#else
+inline V fma(V a, V b, V c) { return a * b + c; }  // two roundings: the baseline has no fused form
+#endif
+
+inline V load_n(const float* p, int n) {
+  V v = {};
+  for (int i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+
+inline void store_n(float* p, V v, int n) {
+  for (int i = 0; i < n; i++) p[i] = v[i];
+}
+
+}  // namespace
+}  // namespace longspan

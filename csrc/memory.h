@@ -1,0 +1,47 @@
+// Page-aligned memory that grows and never shrinks: arenas and packed weights.
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <sys/mman.h>
+
+namespace longspan {
+
+class Mapping {
+ public:
+  Mapping() = default;
+  explicit Mapping(size_t bytes) { grow(bytes); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  Mapping(Mapping&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
+    other.data_ = nullptr;
+    other.bytes_ = 0;
+  }
+  ~Mapping() { release(); }
+
+  // Makes room for `bytes`; the contents are lost if the mapping has to move. Throws std::bad_alloc.
+  void grow(size_t bytes) {
+    if (bytes <= bytes_) return;
+    release();
+    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) throw std::bad_alloc();
+    madvise(data, bytes, MADV_HUGEPAGE);
+    data_ = static_cast<char*>(data);
+    bytes_ = bytes;
+  }
+
+  char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void release() {
+    if (data_) munmap(data_, bytes_);
+    data_ = nullptr;
+    bytes_ = 0;
+  }
+
+  char* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace longspan

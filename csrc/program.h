@@ -1,0 +1,106 @@
+// A program as the executor holds it: the instructions of engine/longspan/program/instructions.py with their weights
+// bound and packed. No Python here.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/table.h"
+#include "memory.h"
+
+namespace longspan {
+
+enum class Rows { tokens, tile, partials, vectors };
+
+struct Buffer {
+  Rows rows;
+  long width;
+};
+
+constexpr int kNoBuffer = -1;
+
+// Buffers are named by their index in Program::buffers.
+struct Embed {
+  int out;
+  Table tokens, positions, types;
+  long position_offset;
+};
+
+struct Norm {
+  int x, out;
+  const float *weight, *bias;
+  float eps;
+};
+
+struct Linear {
+  int x, out, residual;
+  Panels weight;
+  Activation activation;
+};
+
+struct Qkv {
+  int x, q, k, v;
+  Panels weight;
+  long heads, kv_heads, head_size;
+};
+
+struct Attention {
+  int q, k, v, out;
+  long heads, kv_heads, head_size;
+  float scale;
+};
+
+struct Mlp {
+  int x, out, hidden, residual;
+  Panels up, down;
+  Activation activation;
+};
+
+struct Pool {
+  int x, out;
+  PoolKind kind;
+  int index;
+};
+
+enum class CombineKind { mean, mean_sqrt_len, maximum };
+
+struct Combine {
+  int partials, out;
+  CombineKind kind;
+  int index;
+  long column;
+};
+
+struct Normalize {
+  int x, out;
+  bool unit;
+};
+
+using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Pool, Combine, Normalize>;
+
+struct Program {
+  const Kernels* kernels;
+  std::vector<Buffer> buffers;
+  std::vector<Instruction> instructions;
+  int output = kNoBuffer;        // the tail's: its rows lie in the caller's array
+  std::vector<Mapping> storage;  // what the instructions' weights point into
+
+  long width(int buffer) const { return buffers[buffer].width; }
+};
+
+// A matrix of the checkpoint: rows of `columns` elements, row-major, possibly in several parts stacked along the rows.
+struct SourcePart {
+  const void* data;
+  Dtype dtype;
+  long rows;
+};
+
+// Packs [n, k] into panels (see `Panels`), converted to float32. `bias` may be null.
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias);
+
+// Copies a vector, converted to float32, padded with zeros to a multiple of 16.
+const float* pack_vector(Program& program, const std::vector<SourcePart>& parts);
+
+}  // namespace longspan

@@ -1,0 +1,57 @@
+"""The C++ CPU executor."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Int32 = npt.NDArray[np.int32]
+_Int64 = npt.NDArray[np.int64]
+_Float32 = npt.NDArray[np.float32]
+_Partials = tuple[_Int64, _Int64, _Float32, _Float32]
+_Layout = tuple[_Int64, int, int]
+
+def tiers() -> list[str]:
+    """The instruction tiers that this machine supports, lowest first."""
+
+def peak_gflops(isa: str, threads: int) -> float:
+    """Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine."""
+
+class Program:
+    """A program with its weights bound and packed."""
+
+    def __init__(
+        self,
+        buffers: Sequence[tuple[str, int]],
+        instructions: Sequence[tuple[str, dict[str, Any]]],
+        output: int,
+        isa: str,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    def run_body(
+        self,
+        ids: _Int32,
+        positions: _Int32,
+        cu_seqlens: _Int64,
+        partials: Sequence[_Partials],
+        pack_segments: _Int64,
+        pack_order: _Int64,
+        shared_packs: int,
+        pack: _Layout,
+        shared: _Layout,
+        tile: _Layout,
+        threads: int,
+        poll: Callable[[int], None] | None,
+    ) -> list[_Float32]: ...
+    def run_tail(
+        self,
+        data: Sequence[_Float32],
+        partials: Sequence[_Partials],
+        cu_vectors: Sequence[_Int64],
+        layout: _Layout,
+        threads: int,
+    ) -> _Float32: ...

@@ -1,0 +1,355 @@
+"""The public face: an embedding model, loaded, with sentence-transformers' names and argument order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from .batch import Float32
+from .checkpoint.folder import resolve
+from .checkpoint.recipe import SimilarityName
+from .encoding import Options, Spans, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
+from .errors import InputError, InputTypeError
+from .executors.choice import choose_executor
+from .pipeline import Pipeline
+from .results import DocumentEmbedding
+from .similarity import SIMILARITIES, similarity, similarity_pairwise
+from .text.inputs import check_texts
+
+if TYPE_CHECKING:
+    import tokenizers
+
+PathLike = str | os.PathLike[str]
+
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class Encoder:
+    """A checkpoint that turns texts into vectors. Thread-safe and picklable.
+
+    Args:
+        model: a folder, or a Hugging Face hub id. Both sentence-transformers folders and plain ones.
+        device: "cpu", "cuda", or None for a GPU where torch finds one.
+        weights: the format that weights are held in. "auto" is the folder's own, never lossier.
+        long_text: what becomes of texts longer than `max_seq_length`: "window" embeds them in overlapping windows and
+            pools across, "truncate" cuts them as sentence-transformers does, "error" raises.
+        truncate_dim: keeps the leading components of each vector (Matryoshka); by default the checkpoint's choice.
+        prompts: name → text, put before the texts of a call; added to the checkpoint's own.
+        default_prompt_name: the prompt of calls that name none.
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; by default the checkpoint's, else cosine.
+        threads: how many CPU threads; by default one per physical core that the process may use.
+        max_seq_length: tokens that the model sees at a time; by default the checkpoint's.
+        backend: None for the fastest executor of the device, "reference" for plain torch.
+        revision, cache_folder, local_files_only, token: as in huggingface_hub, for hub ids.
+
+    Raises:
+        CheckpointError: the folder is missing, incomplete, damaged or not supported.
+        InputError: an option is not usable.
+    """
+
+    def __init__(
+        self,
+        model: PathLike,
+        *,
+        device: str | None = None,
+        weights: Literal["auto", "float32"] = "auto",
+        long_text: str = "window",
+        truncate_dim: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: SimilarityName | None = None,
+        threads: int | None = None,
+        max_seq_length: int | None = None,
+        backend: Literal["reference"] | None = None,
+        revision: str | None = None,
+        cache_folder: PathLike | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.device, make_executor = choose_executor(device, weights, backend, threads)
+        self.long_text = check_long_text(long_text)
+        folder = resolve(
+            model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
+        )
+        self._pipeline = Pipeline(folder, make_executor)
+        recipe = self._pipeline.recipe
+        self.prompts = {"query": "", "document": "", **dict(recipe.prompts), **_checked_prompts(prompts)}
+        self.default_prompt_name = default_prompt_name or recipe.default_prompt_name
+        if self.default_prompt_name is not None:
+            self._prompt(self.default_prompt_name, None)
+        self.similarity_fn_name = _checked_similarity(similarity_fn_name) or recipe.similarity_fn_name or "cosine"
+        self.truncate_dim = recipe.truncate_dim if truncate_dim is None else truncate_dim
+        self._dimension(None)
+        self._max_seq_length = min(recipe.max_seq_length or self._pipeline.positions, self._pipeline.positions)
+        if max_seq_length is not None:
+            self.max_seq_length = max_seq_length
+
+    def __repr__(self) -> str:
+        return (
+            f"Encoder({str(self._arguments['model'])!r}, dimension={self.get_embedding_dimension()}, "
+            f"max_seq_length={self.max_seq_length}, device={self.device!r})"
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[dict[str, Any]]]:
+        state = {"max_seq_length": self.max_seq_length, "truncate_dim": self.truncate_dim, "long_text": self.long_text}
+        return _rebuild, ({**self._arguments, **state, "prompts": self.prompts},)
+
+    # --- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens that the model sees at a time, special tokens and prompt included. Settable, up to its positions."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if not isinstance(value, int) or not 1 <= value <= self._pipeline.positions:
+            raise InputError(f"max_seq_length is {value!r}, expected an integer from 1 to {self._pipeline.positions}")
+        self._pipeline.capacity(0, value)
+        self._max_seq_length = value
+
+    @property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The checkpoint's tokenizer, of the tokenizers library, without truncation and padding."""
+        return self._pipeline.tokenizer.raw
+
+    def get_embedding_dimension(self) -> int:
+        """The dimension of the vectors that `encode` returns by default."""
+        return self._dimension(None)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The older name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    # --- texts to vectors ----------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
+        precision: Literal["float32"] = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        *,
+        return_usage: bool = False,
+    ) -> Any:
+        """Embed texts.
+
+        Args:
+            inputs: one text or a list of texts, of any length.
+            prompt_name: the name of a prompt to put before every text; by default `default_prompt_name`.
+            prompt: the prompt itself, instead of a name.
+            batch_size: accepted for compatibility; texts are packed by tokens, so there is nothing to choose.
+            show_progress_bar: by default only where the logger "longspan" is at INFO.
+            output_value: "token_embeddings" gives a list of [n_i, D] matrices, special tokens included.
+            precision: of the result.
+            convert_to_numpy: False gives a list of torch tensors.
+            convert_to_tensor: gives one torch tensor instead of a numpy array.
+            device: accepted for compatibility; must be the encoder's own.
+            normalize_embeddings: makes vectors unit length even if the checkpoint does not.
+            truncate_dim: keeps the leading components. A cut vector is made unit length again where the checkpoint ends
+                in Normalize or `normalize_embeddings` asks for it.
+            return_usage: also return one `Usage` per text.
+
+        Returns:
+            float32 [n, d] for a list, [d] for one text; with `return_usage` a pair of that and the usages.
+
+        Raises:
+            InputError: an input or an option is not usable; the message names it.
+        """
+        self._check_call(device, precision)
+        texts, single = _as_list(inputs)
+        options = Options(
+            prompt=self._prompt(prompt_name, prompt),
+            max_seq_length=self._max_seq_length,
+            long_text=check_long_text(self.long_text),
+            dimension=self._dimension(truncate_dim),
+            unit=self._pipeline.unit or normalize_embeddings,
+            show_progress=show_progress_bar,
+        )
+        result: Any
+        if output_value == "sentence_embedding":
+            result, usages = embed_texts(self._pipeline, texts, options)
+        elif output_value == "token_embeddings":
+            result, usages = embed_tokens(self._pipeline, texts, options)
+        else:
+            raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
+        if not return_usage:
+            warn_long_texts(usages, options, stacklevel=2)
+        result = _converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
+        if single:
+            result, usages = result[0], usages[0]
+        return (result, usages) if return_usage else result
+
+    def encode_query(
+        self, inputs: str | Sequence[str], prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """`encode` with the prompt named "query", unless another is asked for."""
+        return self.encode(inputs, self._prompt_name(("query",), prompt_name, prompt), prompt, *args, **kwargs)
+
+    def encode_document(
+        self, inputs: str | Sequence[str], prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """`encode` with the first prompt of "document", "passage" and "corpus", unless another is asked for."""
+        return self.encode(inputs, self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt, *args, **kwargs)
+
+    @overload
+    def encode_chunks(self, documents: str, **options: Any) -> DocumentEmbedding: ...
+
+    @overload
+    def encode_chunks(self, documents: Sequence[str], **options: Any) -> list[DocumentEmbedding]: ...
+
+    def encode_chunks(
+        self,
+        documents: str | Sequence[str],
+        *,
+        chunk_tokens: int = 256,
+        spans: Spans | Sequence[Spans] | None = None,
+        window_overlap: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        long_text: str = "window",
+        show_progress_bar: bool | None = None,
+    ) -> DocumentEmbedding | list[DocumentEmbedding]:
+        """Embed each document in one pass, and pool every chunk from token vectors that know the whole window.
+
+        Args:
+            documents: one document or a list of documents, of any length.
+            chunk_tokens: the most tokens of a chunk; chunks end at sentence or word boundaries near it.
+            spans: the chunks themselves, as (start, end) pairs of code points; for a list of documents, such a list per
+                document. They may overlap.
+            window_overlap: tokens that neighbouring windows share where a document is longer than the model's maximum;
+                by default a quarter of a window. Each token counts in the window where it has most context.
+            prompt_name, prompt: as for `encode_document`. A chunk never pools the prompt.
+            normalize_embeddings, truncate_dim, show_progress_bar: as for `encode`.
+            long_text: what becomes of documents longer than the model's maximum.
+
+        Returns:
+            A `DocumentEmbedding`, or a list of them for a list of documents.
+
+        Raises:
+            InputError: a document, a span or an option is not usable; the message names it.
+        """
+        texts, single = _as_list(documents, "documents")
+        if not _is_count(chunk_tokens, 1):
+            raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1")
+        if window_overlap is not None and not _is_count(window_overlap, 0):
+            raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
+        all_spans: Any = [spans] if single and spans is not None else spans
+        if all_spans is not None and len(all_spans) != len(texts):
+            raise InputError(f"spans has {len(all_spans)} lists for {len(texts)} documents")
+        options = Options(
+            prompt=self._prompt(self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
+            max_seq_length=self._max_seq_length,
+            long_text=check_long_text(long_text),
+            dimension=self._dimension(truncate_dim),
+            unit=self._pipeline.unit or normalize_embeddings,
+            window_overlap=window_overlap,
+            show_progress=show_progress_bar,
+            what="documents",
+        )
+        results, usages = embed_chunks(self._pipeline, texts, options, chunk_tokens, all_spans)
+        if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
+            warn_long_texts(usages, options, stacklevel=2)
+        return results[0] if single else results
+
+    # --- vectors to scores ---------------------------------------------------------------------------------------
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Float32:
+        """Scores of every vector of the first with every one of the second: float32 [n, m], larger is closer."""
+        return similarity(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Float32:
+        """Scores of vectors that stand at the same place: float32 [n]."""
+        return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
+
+    # --- options -------------------------------------------------------------------------------------------------
+
+    def _prompt_name(self, names: Sequence[str], prompt_name: str | None, prompt: str | None) -> str | None:
+        """The name that was asked for, else the first of `names` that is not empty, else None."""
+        if prompt_name is not None or prompt is not None:
+            return prompt_name
+        return next((name for name in names if self.prompts.get(name)), None)
+
+    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            return check_texts([prompt], "prompt")[0]
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            known = ", ".join(map(repr, self.prompts))
+            raise InputError(f"there is no prompt named {name!r}; known are {known}")
+        return self.prompts[name]
+
+    def _dimension(self, truncate_dim: int | None) -> int:
+        whole = self._pipeline.dimension
+        dimension = self.truncate_dim if truncate_dim is None else truncate_dim
+        if dimension is None:
+            return whole
+        if not _is_count(dimension, 1) or dimension > whole:
+            raise InputError(f"truncate_dim is {dimension!r}, expected an integer from 1 to the model's {whole}")
+        return int(dimension)
+
+    def _check_call(self, device: str | None, precision: str) -> None:
+        if device is not None and str(device) != self.device:
+            raise InputError(f"device is {device!r}, but this encoder is on {self.device!r}; make another one for it")
+        if precision != "float32":
+            raise InputError(f"precision is {precision!r}, expected 'float32'")
+
+
+def _rebuild(arguments: dict[str, Any]) -> Encoder:
+    return Encoder(**arguments)
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+
+def _as_list(inputs: str | Sequence[str], where: str = "inputs") -> tuple[list[str], bool]:
+    """The texts, and whether it was a single one."""
+    if isinstance(inputs, str):
+        return check_texts([inputs], where), True
+    return check_texts(inputs, where), False
+
+
+def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
+    if prompts is None:
+        return {}
+    for name, text in prompts.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InputTypeError(f"prompts[{name!r}] is {type(text).__name__}, expected str")
+    return dict(prompts)
+
+
+def _checked_similarity(name: str | None) -> SimilarityName | None:
+    for known in SIMILARITIES:
+        if name == known:
+            return known
+    if name is None:
+        return None
+    raise InputError(f"similarity_fn_name is {name!r}, expected one of {', '.join(SIMILARITIES)}")
+
+
+def _converted(result: Any, *, to_tensor: bool, to_numpy: bool) -> Any:
+    if to_numpy and not to_tensor:
+        return result
+    import torch
+
+    if isinstance(result, list):
+        return [torch.from_numpy(matrix) for matrix in result]
+    tensor = torch.from_numpy(result)
+    return tensor if to_tensor else list(tensor)

@@ -1,0 +1,236 @@
+"""Texts to vectors and documents to chunk vectors: slices of bounded size through the pipeline, in input order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from .batch import Float32, Partials
+from .errors import InputError, LongTextWarning
+from .pipeline import Pipeline, PromptedTokens
+from .pooling.partials import document_partials, join, span_partials, token_partials
+from .progress import Progress
+from .results import DocumentEmbedding, Usage
+from .text.chunks import Chunk, chunk_by_spans, chunk_by_tokens
+from .text.packing import Document, PackedTexts
+
+LongText = Literal["window", "truncate", "error"]
+Spans = Sequence[tuple[int, int]]
+
+_SLICE_TEXTS = 4096
+_SLICE_CHARACTERS = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a call treats its texts.
+
+    Attributes:
+        prompt: put before every text.
+        max_seq_length: tokens that the model sees at a time, specials and prompt included.
+        long_text: what becomes of longer texts.
+        dimension: of the vectors.
+        unit: whether vectors have unit length.
+        window_overlap: tokens that neighbouring windows share; None means a quarter of a window.
+        show_progress: as in `Progress`.
+        what: how the caller names the inputs, for messages.
+    """
+
+    prompt: str
+    max_seq_length: int
+    long_text: LongText
+    dimension: int
+    unit: bool
+    window_overlap: int | None = None
+    show_progress: bool | None = None
+    what: str = "inputs"
+
+
+def check_long_text(value: str) -> LongText:
+    """The policy by name.
+
+    Raises:
+        InputError: there is no such policy.
+    """
+    for known in get_args(LongText):
+        if value == known:
+            policy: LongText = known
+            return policy
+    raise InputError(f"long_text is {value!r}, expected one of {', '.join(get_args(LongText))}")
+
+
+def warn_long_texts(usages: Sequence[Usage], options: Options, stacklevel: int) -> None:
+    """Say once what happened to how many texts, if any did not fit."""
+    lengths = [usage.n_tokens for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]
+    if lengths:
+        done = "cut" if options.long_text == "truncate" else "embedded in overlapping windows"
+        warnings.warn(
+            f"{len(lengths)} of {len(usages)} texts are longer than the model's {options.max_seq_length} tokens (the "
+            f"longest has {max(lengths)}) and were {done}; choose with long_text='window', 'truncate' or 'error'",
+            LongTextWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some of a call's texts, tokenised and packed.
+
+    Attributes:
+        start: the index of the first.
+        texts, tokens, documents: one entry per text.
+        packed: their windows.
+    """
+
+    start: int
+    texts: Sequence[str]
+    tokens: Sequence[PromptedTokens]
+    documents: Sequence[Document]
+    packed: PackedTexts
+
+    @property
+    def usages(self) -> list[Usage]:
+        """What the model sees of each text."""
+        return [
+            Usage(len(tokens.ids), len(document.ids), len(document.windows))
+            for tokens, document in zip(self.tokens, self.documents, strict=True)
+        ]
+
+
+def slices(
+    pipeline: Pipeline, texts: Sequence[str], options: Options, progress: Progress, *, offsets: bool
+) -> Iterator[Slice]:
+    """The texts in groups of bounded number and size.
+
+    Raises:
+        InputError: a text is too long and the policy is "error", or the prompt leaves no room.
+    """
+    for start, end in _bounds(texts):
+        group = texts[start:end]
+        tokens = pipeline.tokenize(group, options.prompt, offsets=offsets)
+        documents = [_document(pipeline, item, start + i, options) for i, item in enumerate(tokens)]
+        packed = pipeline.pack(documents)
+        progress.begin(len(packed.ids), sum(map(len, group)))
+        yield Slice(start, group, tokens, documents, packed)
+
+
+def _bounds(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start, characters = 0, 0
+    for index, text in enumerate(texts):
+        if index > start and (index - start == _SLICE_TEXTS or characters + len(text) > _SLICE_CHARACTERS):
+            yield start, index
+            start, characters = index, 0
+        characters += len(text)
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _document(pipeline: Pipeline, tokens: PromptedTokens, index: int, options: Options) -> Document:
+    truncate = options.long_text == "truncate"
+    document = pipeline.windowed(tokens, options.max_seq_length, overlap=options.window_overlap, truncate=truncate)
+    if options.long_text == "error" and len(document.windows) > 1:
+        room = pipeline.capacity(len(tokens.prompt), options.max_seq_length)
+        raise InputError(f"{options.what}[{index}] has {len(tokens.ids)} tokens, but only {room} fit the model at once")
+    return document
+
+
+def embed_texts(pipeline: Pipeline, texts: Sequence[str], options: Options) -> tuple[Float32, list[Usage]]:
+    """One vector per text: [n, dimension] float32, and what was used of each."""
+    vectors = np.empty((len(texts), options.dimension), np.float32)
+    usages: list[Usage] = []
+    include_prompt = pipeline.recipe.include_prompt
+    with Progress(options.show_progress, sum(map(len, texts))) as progress:
+        for part in slices(pipeline, texts, options, progress, offsets=False):
+            partials = tuple(
+                document_partials(part.packed, mode, include_prompt=include_prompt) for mode in pipeline.modes
+            )
+            pooled = pipeline.run_body(part.packed, partials, progress.reach)
+            rows = slice(part.start, part.start + len(part.texts))
+            vectors[rows] = pipeline.run_tail(pooled, partials, options.dimension, options.unit)
+            usages += part.usages
+    return vectors, usages
+
+
+def embed_tokens(pipeline: Pipeline, texts: Sequence[str], options: Options) -> tuple[list[Float32], list[Usage]]:
+    """The vectors of every token of each text, specials included: [n_i, D] float32 each, as the body leaves them."""
+    matrices: list[Float32] = []
+    usages: list[Usage] = []
+    with Progress(options.show_progress, sum(map(len, texts))) as progress:
+        for part in slices(pipeline, texts, options, progress, offsets=False):
+            partials, counts = token_partials(part.packed)
+            pooled = pipeline.run_body(part.packed, (partials,) * len(pipeline.modes), progress.reach)
+            matrices += np.split(pooled[0], np.cumsum(counts)[:-1])
+            usages += part.usages
+    return matrices, usages
+
+
+def embed_chunks(
+    pipeline: Pipeline, texts: Sequence[str], options: Options, chunk_tokens: int, spans: Sequence[Spans] | None
+) -> tuple[list[DocumentEmbedding], list[Usage]]:
+    """Late-chunked vectors of documents: one pass over each one's windows.
+
+    Args:
+        pipeline: the checkpoint.
+        texts: the documents.
+        options: how they are treated.
+        chunk_tokens: the most tokens of a chunk, where no spans are given.
+        spans: given spans, in code points, per document.
+
+    Raises:
+        InputError: a span is not usable.
+    """
+    results: list[DocumentEmbedding] = []
+    usages: list[Usage] = []
+    with Progress(options.show_progress, sum(map(len, texts))) as progress:
+        for part in slices(pipeline, texts, options, progress, offsets=True):
+            chunks = [_chunks(part, i, chunk_tokens, spans, options.what) for i in range(len(part.texts))]
+            partials = tuple(_all_partials(pipeline, part, chunks, index) for index in range(len(pipeline.modes)))
+            pooled = pipeline.run_body(part.packed, partials, progress.reach)
+            vectors = pipeline.run_tail(pooled, partials, options.dimension, options.unit)
+            results += _results(part, chunks, vectors)
+            usages += part.usages
+    return results, usages
+
+
+def _chunks(
+    part: Slice, i: int, chunk_tokens: int, spans: Sequence[Spans] | None, what: str
+) -> Sequence[Chunk]:
+    text, tokens = part.texts[i], part.tokens[i]
+    kept = len(part.documents[i].ids)  # fewer than there are if the text was cut
+    assert tokens.starts is not None and tokens.ends is not None
+    starts, ends = tokens.starts[:kept], tokens.ends[:kept]
+    if spans is None:
+        return chunk_by_tokens(text, starts, ends, chunk_tokens)
+    try:
+        return chunk_by_spans(text, starts, ends, spans[part.start + i])
+    except InputError as error:
+        raise type(error)(f"{what}[{part.start + i}]: {error}") from None
+
+
+def _all_partials(pipeline: Pipeline, part: Slice, chunks: Sequence[Sequence[Chunk]], index: int) -> Partials:
+    mode = pipeline.modes[index]
+    parts = [document_partials(part.packed, mode, include_prompt=pipeline.recipe.include_prompt)]
+    for i, mine in enumerate(chunks):
+        firsts = np.array([chunk.first for chunk in mine], np.int64)
+        lasts = np.array([chunk.last for chunk in mine], np.int64)
+        parts.append(span_partials(part.packed, i, firsts, lasts, mode))
+    return join(parts)
+
+
+def _results(part: Slice, chunks: Sequence[Sequence[Chunk]], vectors: Float32) -> Iterator[DocumentEmbedding]:
+    count = len(part.texts)
+    bounds = count + np.cumsum([0, *map(len, chunks)])
+    for i, (text, mine) in enumerate(zip(part.texts, chunks, strict=True)):
+        yield DocumentEmbedding(
+            vectors=vectors[bounds[i] : bounds[i + 1]],
+            spans=[(chunk.start, chunk.end) for chunk in mine],
+            vector=vectors[i],
+            windows=part.documents[i].windows,
+            n_tokens=len(part.tokens[i].ids),
+            token_spans=[(chunk.first, chunk.last) for chunk in mine],
+            _document=text,
+        )

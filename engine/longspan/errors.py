@@ -1,0 +1,30 @@
+"""What Longspan raises when a checkpoint or an input cannot be used."""
+
+from __future__ import annotations
+
+
+class LongspanError(Exception):
+    """Base class of every error that Longspan raises on purpose."""
+
+
+class CheckpointError(LongspanError, ValueError):
+    """A model folder cannot be used; the message names the file and the field."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """A model folder, or a file that it needs, does not exist."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class InputError(LongspanError, ValueError):
+    """A text, a span or an option is not usable; the message names it."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An input is of the wrong Python type; the message gives its place."""
+
+
+class LongTextWarning(UserWarning):
+    """Texts were longer than the model's maximum and were cut or embedded in windows."""

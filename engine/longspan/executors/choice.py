@@ -1,0 +1,70 @@
+"""Which executor runs where."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from ..checkpoint.tensors import TensorView
+from ..errors import InputError
+from ..program.program import Program
+
+MakeExecutor = Callable[[Program, Mapping[str, TensorView]], Any]
+
+
+def choose_executor(
+    device: str | None, weights: str, backend: str | None, threads: int | None
+) -> tuple[str, MakeExecutor]:
+    """The device's name, and a function that makes its executor. Torch is imported only if it will run.
+
+    Raises:
+        InputError: an option is unknown, or the device is not to be had.
+    """
+    if weights not in ("auto", "float32"):
+        raise InputError(f"weights is {weights!r}, expected 'auto' or 'float32'")
+    if backend not in (None, "reference"):
+        raise InputError(f"backend is {backend!r}, expected None or 'reference'")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise InputError(f"threads is {threads!r}, expected an integer of at least 1")
+    name = str(device) if device is not None else _best_device()
+    if name == "cpu" and backend is None:
+        return name, _cpu(threads)
+    if name != "cpu" and not name.startswith("cuda"):
+        raise InputError(f"device is {name!r}, expected 'cpu' or 'cuda'")
+    return name, _reference(name)
+
+
+def _cpu(threads: int | None) -> MakeExecutor:
+    from .cpu import CpuExecutor
+
+    return lambda body, tensors: CpuExecutor(body, tensors, threads=threads)
+
+
+def _reference(device: str) -> MakeExecutor:
+    if find_spec("torch") is None:
+        raise InputError(f"device {device!r} needs torch: pip install 'longspan[cuda]'")
+    import torch
+
+    from .reference import ReferenceExecutor
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device is {device!r}, but torch finds no GPU")
+    return lambda body, tensors: ReferenceExecutor(body, tensors, device=device)
+
+
+def _best_device() -> str:
+    """ "cuda" where torch is installed and the driver reports a GPU; asks neither torch nor a child process."""
+    return "cuda" if find_spec("torch") is not None and _gpus() else "cpu"
+
+
+def _gpus() -> int:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

@@ -1,0 +1,180 @@
+"""The C++ executor: hands a program to `_csrc` once, then runs batches in one call each, without the GIL."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _csrc
+from ..batch import Float32, Int64, PackedBatch, Partials
+from ..checkpoint.tensors import TensorView
+from ..errors import InputError
+from ..program.arena import Extents, place
+from ..program.instructions import Buffer, Instruction, Weight
+from ..program.program import Program
+from .schedule import Schedule, make_packs
+from .threads import default_threads
+
+TILE_ROWS = 96
+"""Rows of one `mlp` tile: its intermediate matrix stays in the near cache."""
+
+TAIL_ROWS = 64
+"""Vectors that one thread takes through the tail at a time."""
+
+Layout = tuple[Int64, int, int]
+"""Byte offsets by buffer index, bytes of the arena, rows it was laid out for."""
+
+
+class CpuExecutor:
+    """A body, packed for this machine.
+
+    Args:
+        body: the program; its weights are copied into panels, embedding tables stay in the file's map.
+        tensors: the checkpoint.
+        threads: how many threads run a batch; by default what affinity and the cgroup's quota allow.
+        isa: "generic", "v3" or "v4"; by default the environment's LONGSPAN_ISA, else the best that the machine has.
+
+    Raises:
+        CheckpointError: a weight is missing or has another shape than the program says.
+        InputError: the tier is unknown or not available.
+    """
+
+    def __init__(
+        self,
+        body: Program,
+        tensors: Mapping[str, TensorView],
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        self.threads = default_threads() if threads is None else threads
+        self._isa = isa if isa is not None else os.environ.get("LONGSPAN_ISA", "")
+        self._body = body
+        self._program = _bind(body, tensors, self._isa, output=None)
+        self._layouts: dict[int, Layout] = {}
+        self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
+        self._tails: dict[int, tuple[Program, _csrc.Program, Layout]] = {}
+
+    @property
+    def isa(self) -> str:
+        """The tier of instructions in use."""
+        return self._program.isa
+
+    def run_body(
+        self,
+        batch: PackedBatch,
+        *,
+        schedule: Schedule = "auto",
+        pack_tokens: int | None = None,
+        poll: Callable[[int], None] | None = None,
+    ) -> tuple[Float32, ...]:
+        """Run the body on a batch.
+
+        Args:
+            batch: the packed texts.
+            schedule: see `make_packs`; never changes a bit of the result.
+            pack_tokens: the token budget of a pack; by default chosen by the schedule.
+            poll: called about ten times a second with the number of tokens done so far; what it raises ends the run.
+
+        Returns:
+            One float32 array [P, D] per pooling.
+
+        Raises:
+            ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment).
+        """
+        packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
+        own, shared = packs.largest(batch.cu_seqlens)
+        return tuple(
+            self._program.run_body(
+                ids=batch.ids,
+                positions=batch.positions,
+                cu_seqlens=batch.cu_seqlens,
+                partials=[_arrays(partials) for partials in batch.partials],
+                pack_segments=packs.segments,
+                pack_order=packs.order,
+                shared_packs=packs.shared,
+                pack=self._token_layout(own),
+                shared=self._token_layout(shared),
+                tile=self._tile,
+                threads=self.threads,
+                poll=poll,
+            )
+        )
+
+    def run_tail(
+        self,
+        tail: Program,
+        tensors: Mapping[str, TensorView],
+        partials: tuple[Float32, ...],
+        batch_partials: tuple[Partials, ...],
+    ) -> Float32:
+        """Turn partials into vectors: float32 [N, width of the tail's output]."""
+        known = self._tails.get(id(tail))
+        if known is None:
+            program = _bind(tail, tensors, self._isa, output=tail.outputs[0])
+            layout = _layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
+            known = self._tails[id(tail)] = (tail, program, layout)
+        _, program, layout = known
+        return program.run_tail(
+            data=list(partials),
+            partials=[_arrays(item) for item in batch_partials],
+            cu_vectors=[item.cu_vectors for item in batch_partials],
+            layout=layout,
+            threads=self.threads,
+        )
+
+    def _token_layout(self, tokens: int) -> Layout:
+        rows = -(-tokens // 64) * 64
+        layout = self._layouts.get(rows)
+        if layout is None:
+            layout = self._layouts[rows] = _layout(self._body, Extents(tokens=rows, tile=0, vectors=0), rows)
+        return layout
+
+
+def _arrays(partials: Partials) -> tuple[Int64, Int64, Float32, Float32]:
+    return partials.starts, partials.ends, partials.first_weight, partials.weight_step
+
+
+def _layout(program: Program, extents: Extents, rows: int) -> Layout:
+    arena = place(program, extents)
+    offsets = [arena.offsets.get(buffer.name, 0) for buffer in program.buffers]
+    return np.array(offsets, np.int64), arena.size, rows
+
+
+def _bind(program: Program, tensors: Mapping[str, TensorView], isa: str, output: Buffer | None) -> _csrc.Program:
+    """The program with its weights, in the form that `_csrc` takes."""
+    index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
+    instructions = [(step.op, _fields(step, index, tensors)) for step in program.instructions]
+    try:
+        bound = _csrc.Program(
+            buffers=[(buffer.rows.value, buffer.width) for buffer in program.buffers],
+            instructions=instructions,
+            output=-1 if output is None else index[output.name],
+            isa=isa,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    in_place = {weight for step in program.instructions for weight in step.weights if step.op == "embed"}
+    for weight in program.weights:
+        if weight not in in_place:  # packed: its pages of the file need not stay in memory
+            for name in weight.names:
+                tensors[name].release()
+    return bound
+
+
+def _fields(step: Instruction, index: Mapping[str, int], tensors: Mapping[str, TensorView]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(step):
+        value = getattr(step, spec.name)
+        if isinstance(value, Buffer):
+            value = index[value.name]
+        elif isinstance(value, Weight):
+            value = [(tensors[name].data, tensors[name].dtype) for name in value.names]
+        values[spec.name] = value
+    return values
+
+

@@ -1,0 +1,61 @@
+"""How many threads to use: what the scheduler and the cgroup grant, one per physical core."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+
+def default_threads() -> int:
+    """Physical cores in this process's affinity mask, no more than the cgroup's CPU quota, at least one."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus = os.sched_getaffinity(0)
+    else:
+        cpus = set(range(os.cpu_count() or 1))
+    cores = {_siblings(cpu) for cpu in cpus}
+    quota = _cgroup_quota()
+    return max(1, min(len(cores), math.ceil(quota) if quota else len(cores)))
+
+
+def _siblings(cpu: int) -> str:
+    """A name of the physical core; two hardware threads of one core share its units and give no more arithmetic."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """The CPUs that the cgroup grants (version 2, then version 1), or None without a limit."""
+    quotas = [_quota_v2(folder) for folder in _cgroup_folders(root, own)]
+    quotas.append(_quota_v1(root / "cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[Path]:
+    """This process's cgroup and all its ancestors: any of them may set a limit."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    paths = [line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")]
+    folder = root / paths[0] if paths else root
+    return [folder, *(parent for parent in folder.parents if parent == root or root in parent.parents)]
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

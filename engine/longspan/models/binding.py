@@ -1,0 +1,38 @@
+"""Finds a program's weights in a checkpoint, under whichever names the checkpoint uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..checkpoint.tensors import Tensors, TensorView
+from ..errors import CheckpointError
+from ..program.program import Program
+
+USABLE = ("F32", "F16", "BF16")
+
+
+def bind(program: Program, tensors: Mapping[str, TensorView], prefixes: Sequence[str]) -> dict[str, TensorView]:
+    """The checkpoint's tensors under the program's names.
+
+    Args:
+        program: whose weights are looked up.
+        tensors: the checkpoint's.
+        prefixes: what checkpoints put before the names of this family ("bert."), the likeliest first. One prefix
+            serves all weights.
+
+    Raises:
+        CheckpointError: a tensor is missing, or has another shape or a type that is not a float of 16 or 32 bits.
+    """
+    names = [name for weight in program.weights for name in weight.names]
+    prefix = next((prefix for prefix in prefixes if names and prefix + names[0] in tensors), prefixes[0])
+    source = tensors if isinstance(tensors, Tensors) else Tensors("the tail", tensors)
+    found: dict[str, TensorView] = {}
+    for weight in program.weights:
+        rows, *rest = weight.shape
+        for name in weight.names:
+            view = source.require(prefix + name, (rows // len(weight.names), *rest))
+            if view.dtype not in USABLE:
+                known = ", ".join(USABLE)
+                raise CheckpointError(f"{view.file}: tensor {view.name!r} has the type {view.dtype}; usable are {known}.")
+            found[name] = view
+    return found

@@ -1,0 +1,161 @@
+"""One checkpoint from text to vector: tokenizer, windows, packing, body, tail. Everything that does not depend on a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from .batch import Float32, Int32, PackedBatch, Partials
+from .checkpoint.config import read_json
+from .checkpoint.recipe import Recipe, read_recipe
+from .checkpoint.tensors import Tensors, TensorView
+from .errors import InputError
+from .models import build_body
+from .models.binding import bind
+from .models.family import Body, ModelConfig
+from .pooling.modes import MODES
+from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
+from .program.program import Program
+from .text.packing import Document, PackedTexts, pack
+from .text.tokenizer import Tokenizer, Tokens
+from .text.windows import split_windows
+
+
+class Executor(Protocol):
+    """What a pipeline needs of an executor."""
+
+    def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
+        """Partials [P, D] per pooling."""
+
+    def run_tail(
+        self,
+        tail: Program,
+        tensors: Mapping[str, TensorView],
+        partials: tuple[Float32, ...],
+        batch_partials: tuple[Partials, ...],
+    ) -> Float32:
+        """Vectors [N, d]."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedTokens:
+    """A text's tokens behind its prompt's.
+
+    Attributes:
+        prompt: [r] ids of the prompt.
+        ids: [n] ids of the text.
+        starts, ends: [n] code points of the text, or None if offsets were not needed.
+    """
+
+    prompt: Int32
+    ids: Int32
+    starts: Int32 | None
+    ends: Int32 | None
+
+
+class Pipeline:
+    """A checkpoint, loaded.
+
+    Args:
+        folder: the model folder.
+        make_executor: makes the executor from the pooled body and the checkpoint's tensors.
+    """
+
+    def __init__(self, folder: Path, make_executor: Callable[[Program, Mapping[str, TensorView]], Executor]) -> None:
+        self.recipe: Recipe = read_recipe(folder)
+        config_file = self.recipe.transformer / "config.json"
+        self.body: Body = build_body(ModelConfig(config_file, read_json(config_file)))
+        self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
+        self.modes = tuple(MODES[name] for name in self.recipe.pooling)
+        program = self.body.pooled([mode.pool for mode in self.modes])
+        self.executor = make_executor(program, bind(program, Tensors.open(self.recipe.transformer), self.body.prefixes))
+        self.tail_tensors = tail_tensors(self.recipe.tail)
+        self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
+        self.unit = ends_in_normalize(self.recipe.tail)
+        self._tails: dict[tuple[int, bool], Program] = {}
+        self.tail(self.dimension, self.unit)  # so that a damaged module is noticed now
+        bind(self.tail(self.dimension, self.unit), self.tail_tensors, ("",))
+
+    @property
+    def positions(self) -> int:
+        """How many tokens, specials included, the checkpoint has positions for."""
+        return self.body.max_positions
+
+    def tail(self, dimension: int, unit: bool) -> Program:
+        """The tail for vectors of one dimension; built once each."""
+        key = (dimension, unit)
+        if key not in self._tails:
+            recipe = self.recipe
+            width = self.body.output.width
+            self._tails[key] = build_tail(recipe.pooling, width, recipe.tail, dimension=dimension, unit=unit)
+        return self._tails[key]
+
+    # --- text to packed texts ------------------------------------------------------------------------------------
+
+    def tokenize(self, texts: Sequence[str], prompt: str, *, offsets: bool) -> list[PromptedTokens]:
+        """Tokens of prompt + text, as one string; those whose first visible code point is the prompt's are its own."""
+        nothing = np.zeros(0, np.int32)
+        if not prompt:
+            plain = self.tokenizer.encode(texts, offsets=offsets)
+            return [PromptedTokens(nothing, tokens.ids, tokens.starts, tokens.ends) for tokens in plain]
+        whole = self.tokenizer.encode([prompt + text for text in texts], offsets=True)
+        return [_behind_prompt(tokens, prompt, text) for tokens, text in zip(whole, texts, strict=True)]
+
+    def capacity(self, prompt_tokens: int, max_seq_length: int) -> int:
+        """How many of a text's own tokens fit one window.
+
+        Raises:
+            InputError: the prompt and the special tokens leave no room.
+        """
+        room = max_seq_length - len(self.tokenizer.prefix) - len(self.tokenizer.suffix) - prompt_tokens
+        if room < 1:
+            raise InputError(
+                f"max_seq_length {max_seq_length} leaves no room for text beside {prompt_tokens} prompt tokens and "
+                f"{max_seq_length - room - prompt_tokens} special tokens"
+            )
+        return room
+
+    def windowed(
+        self, tokens: PromptedTokens, max_seq_length: int, *, overlap: int | None = None, truncate: bool = False
+    ) -> Document:
+        """The document that the model will see: cut to one window, or in overlapping windows (default a quarter)."""
+        capacity = self.capacity(len(tokens.prompt), max_seq_length)
+        ids = tokens.ids[:capacity] if truncate else tokens.ids
+        windows = split_windows(len(ids), capacity, capacity // 4 if overlap is None else overlap)
+        return Document(tokens.prompt, ids, windows)
+
+    def pack(self, documents: Sequence[Document]) -> PackedTexts:
+        """The documents' windows, end to end."""
+        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix)
+
+    # --- packed texts to vectors ---------------------------------------------------------------------------------
+
+    def run_body(
+        self, texts: PackedTexts, partials: tuple[Partials, ...], poll: Callable[[int], None] | None = None
+    ) -> tuple[Float32, ...]:
+        """Partials [P, D] per pooling mode."""
+        batch = PackedBatch(texts.ids, texts.positions, texts.cu_seqlens, partials)
+        return self.executor.run_body(batch, poll=poll)
+
+    def run_tail(
+        self, pooled: tuple[Float32, ...], partials: tuple[Partials, ...], dimension: int, unit: bool
+    ) -> Float32:
+        """Vectors [N, dimension]."""
+        return self.executor.run_tail(self.tail(dimension, unit), self.tail_tensors, pooled, partials)
+
+
+def _behind_prompt(tokens: Tokens, prompt: str, text: str) -> PromptedTokens:
+    assert tokens.starts is not None and tokens.ends is not None
+    boundary = len(prompt)
+    count = int(np.searchsorted(tokens.starts, boundary, side="left"))
+    # A token that begins with the prompt's last space may have its first visible code point in the text.
+    whole = prompt + text
+    while count and tokens.ends[count - 1] > boundary and not whole[tokens.starts[count - 1] : boundary].strip():
+        count -= 1
+    starts = np.maximum(tokens.starts[count:] - boundary, 0).astype(np.int32)
+    ends = (tokens.ends[count:] - boundary).astype(np.int32)
+    return PromptedTokens(tokens.ids[:count], tokens.ids[count:], starts, ends)

@@ -1,0 +1,1 @@
+"""A model as a program: instructions, liveness and the arena, printing."""

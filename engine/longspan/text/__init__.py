@@ -1,0 +1,1 @@
+"""From texts to tokens: checks, the tokenizer, windows and chunks."""

@@ -1,0 +1,43 @@
+"""Checks on the texts that a caller hands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import InputError, InputTypeError
+
+_BLOCK = 1 << 16  # code points encoded at a time, so that checking a huge text needs little memory
+
+
+def check_texts(inputs: Iterable[object], where: str = "inputs") -> list[str]:
+    """Returns the texts as a list; empty ones, whitespace, NUL characters and any length are fine.
+
+    Args:
+        inputs: the texts.
+        where: what the caller calls them, for messages.
+
+    Raises:
+        InputTypeError: `inputs` is not a collection of texts, or an element is not a `str`.
+        InputError: a text holds a lone surrogate, which is no character and has no UTF-8 form.
+    """
+    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+        raise InputTypeError(f"{where} is {type(inputs).__name__}, expected a list of str")
+    texts: list[str] = []
+    for index, text in enumerate(inputs):
+        if not isinstance(text, str):
+            raise InputTypeError(f"{where}[{index}] is {type(text).__name__}, expected str")
+        if not text.isascii():
+            _check_surrogates(text, f"{where}[{index}]")
+        texts.append(text)
+    return texts
+
+
+def _check_surrogates(text: str, where: str) -> None:
+    for start in range(0, len(text), _BLOCK):
+        try:
+            text[start : start + _BLOCK].encode()
+        except UnicodeEncodeError as error:
+            position = start + error.start
+            raise InputError(
+                f"{where} has a lone surrogate, U+{ord(text[position]):04X}, at position {position}"
+            ) from None

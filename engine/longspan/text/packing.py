@@ -1,0 +1,101 @@
+"""Packing: the windows of many texts, laid end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..batch import Int32, Int64
+from .windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text, ready to be packed.
+
+    Attributes:
+        prompt: [r] ids of the prompt's tokens, which every window repeats.
+        ids: [n] ids of the text's own tokens.
+        windows: what the model sees of them.
+    """
+
+    prompt: Int32
+    ids: Int32
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTexts:
+    """Segments in the packed stream, and where in them each document's tokens lie.
+
+    A segment is one window: [prefix specials][prompt][tokens it sees][suffix specials]. Arrays with one entry per
+    segment are in the order of the documents, then of their windows.
+
+    Attributes:
+        ids: [T].
+        positions: [T] from 0 in each segment.
+        cu_seqlens: [B + 1] row offsets of the segments.
+        document_segments: [documents + 1] segment offsets of the documents.
+        lead: [B] rows before the first of the text's own tokens: specials and prompt.
+        prompt: [B] rows of the prompt.
+        suffix: rows after the last of the text's own tokens, in every segment.
+        start: [B] the first token that the window sees.
+        owned_start, owned_end: [B] the tokens that the window owns.
+    """
+
+    ids: Int32
+    positions: Int32
+    cu_seqlens: Int64
+    document_segments: Int64
+    lead: Int64
+    prompt: Int64
+    suffix: int
+    start: Int64
+    owned_start: Int64
+    owned_end: Int64
+
+    @property
+    def first(self) -> Int64:
+        """[documents] each document's first segment."""
+        return self.document_segments[:-1]
+
+    @property
+    def last(self) -> Int64:
+        """[documents] each document's last segment."""
+        return self.document_segments[1:] - 1
+
+    def row_of(self, segment: Int64, token: Int64) -> Int64:
+        """The packed rows of tokens, by their segment and their place in the document."""
+        return self.cu_seqlens[segment] + self.lead[segment] + token - self.start[segment]
+
+
+def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32) -> PackedTexts:
+    """Lay the windows of all documents end to end, each between the checkpoint's special tokens."""
+    pieces: list[Int32] = []
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    counts = [0]
+    for document in documents:
+        for window in document.windows:
+            pieces += (prefix, document.prompt, document.ids[window.start : window.end], suffix)
+            lead = len(prefix) + len(document.prompt)
+            length = lead + window.end - window.start + len(suffix)
+            rows.append((length, lead, len(document.prompt), window.start, window.owned_start, window.owned_end))
+        counts.append(len(rows))
+    table = np.array(rows, np.int64).reshape(-1, 6)
+    lengths, lead, prompt, start, owned_start, owned_end = table.T
+    cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
+    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
+    return PackedTexts(
+        ids=np.concatenate(pieces, dtype=np.int32) if pieces else np.zeros(0, np.int32),
+        positions=positions.astype(np.int32),
+        cu_seqlens=cu_seqlens,
+        document_segments=np.array(counts, np.int64),
+        lead=lead,
+        prompt=prompt,
+        suffix=len(suffix),
+        start=start,
+        owned_start=owned_start,
+        owned_end=owned_end,
+    )

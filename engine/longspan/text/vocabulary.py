@@ -1,0 +1,113 @@
+"""A tokenizer.json for BERT's relatives that have a `vocab.txt` only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, CheckpointNotFoundError
+
+_ARCHITECTURES = ("", "bert", "distilbert", "electra", "mobilebert", "convbert", "layoutlm", "nomic_bert", "funnel")
+_CLASSES = tuple(
+    f"{name}{kind}"
+    for name in ("Bert", "DistilBert", "Electra", "MobileBert", "ConvBert", "LayoutLM", "Funnel")
+    for kind in ("Tokenizer", "TokenizerFast")
+)
+
+
+def build_wordpiece(folder: Path) -> dict[str, Any]:
+    """BERT's tokenizer from `vocab.txt` and the options in `tokenizer_config.json`, as a tokenizer.json.
+
+    Raises:
+        CheckpointNotFoundError: the folder has no `vocab.txt`.
+        CheckpointError: the vocabulary is not BERT's, or lacks a special token; the message names it.
+    """
+    path = folder / "vocab.txt"
+    if not path.exists():
+        raise CheckpointNotFoundError(
+            f"{folder} has no tokenizer.json (nor a vocab.txt of BERT's kind); "
+            "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
+        )
+    config = _read_config(folder / "tokenizer_config.json")
+    _check_kind(folder, config)
+    vocabulary = {token: index for index, token in enumerate(_read_lines(path))}
+    names = ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token")
+    defaults = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+    unknown, first, last, *others = (_content(config.get(n), d) for n, d in zip(names, defaults, strict=True))
+    for token in (unknown, first, last):
+        if token not in vocabulary:
+            raise CheckpointError(f"{path} lacks the special token {token!r}")
+    specials = dict.fromkeys(token for token in (unknown, first, last, *others) if token in vocabulary)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_special(vocabulary[token], token) for token in sorted(specials, key=vocabulary.__getitem__)],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": bool(config.get("tokenize_chinese_chars", True)),
+            "strip_accents": config.get("strip_accents"),
+            "lowercase": bool(config.get("do_lower_case", True)),
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "BertProcessing",
+            "sep": [last, vocabulary[last]],
+            "cls": [first, vocabulary[first]],
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": unknown,
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary,
+        },
+    }
+
+
+def _check_kind(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses a vocab.txt that other programs read differently (Japanese BERT cuts words with a dictionary)."""
+    kind = config.get("tokenizer_class")
+    if kind is None:
+        model = _read_config(folder / "config.json").get("model_type", "")
+        if model not in _ARCHITECTURES:
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json, and the vocab.txt of a {model!r} model is not BERT's"
+            )
+    elif kind not in _CLASSES or config.get("word_tokenizer_type", "basic") != "basic":
+        raise CheckpointError(f"{folder} has no tokenizer.json, and the vocab.txt of a {kind} is not BERT's")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a {type(config).__name__}, expected an object")
+    return config
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8: {error}") from error
+    return text.removesuffix("\n").split("\n")  # not splitlines: tokens may be other line separators
+
+
+def _content(token: Any, default: str) -> str:
+    """A special token is a string or an object with its text in `content`."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else default
+
+
+def _special(index: int, content: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": index, "content": content, **flags, "special": True}

@@ -1,0 +1,56 @@
+"""`embed` in the C++ executor."""
+
+from __future__ import annotations
+
+import pytest
+
+from longspan.program.instructions import Embed
+
+from .harness import TILE_EDGES, Case, batch_of, every_tier, tokens_buffer
+
+
+@every_tier
+@pytest.mark.parametrize("width", [8, 24, 40, 72, 255, 264, 300, 520])
+def test_all_tables(isa: str, width: int) -> None:
+    case = Case(width)
+    out = tokens_buffer("out", width)
+    op = Embed(
+        stage=0,
+        out=out,
+        tokens=case.weight("tokens", 50, width),
+        positions=case.weight("positions", 210, width),
+        position_offset=2,
+        types=case.weight("types", 2, width),
+    )
+    batches = [batch_of([tokens], ids=case.rng.integers(0, 50, tokens)) for tokens in TILE_EDGES]
+    batches.append(batch_of([3, 0, 7, 1], ids=[49, 0, 0, 1, 2, 3, 4, 5, 6, 49, 0]))
+    case.check(op, outputs=[out], batches=batches, isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("present", ["tokens", "positions", "types"])
+def test_optional_tables(isa: str, present: str) -> None:
+    case = Case(1)
+    out = tokens_buffer("out", 24)
+    op = Embed(
+        stage=0,
+        out=out,
+        tokens=case.weight("tokens", 50, 24),
+        positions=case.weight("positions", 13, 24) if present == "positions" else None,
+        types=case.weight("types", 1, 24) if present == "types" else None,
+    )
+    case.check(op, outputs=[out], batches=[batch_of([13, 2], ids=case.rng.integers(0, 50, 15))], isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_table_dtypes(isa: str, dtype: str) -> None:
+    case = Case(2)
+    out = tokens_buffer("out", 40)
+    op = Embed(
+        stage=0,
+        out=out,
+        tokens=case.weight("tokens", 50, 40, dtype=dtype),
+        positions=case.weight("positions", 50, 40, dtype=dtype),
+    )
+    case.check(op, outputs=[out], batches=[batch_of([49], ids=case.rng.integers(0, 50, 49))], isa=isa)

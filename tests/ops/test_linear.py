@@ -1,0 +1,79 @@
+"""`linear` in the C++ executor."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from longspan.program.instructions import Activation, Linear
+
+from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
+
+SHAPES = [  # width of x, width of out
+    (8, 24),
+    (24, 8),
+    (40, 72),
+    (72, 40),
+    (255, 40),
+    (256, 264),
+    (257, 300),
+    (300, 257),
+    (384, 384),
+    (513, 24),
+    (520, 520),
+]
+
+
+@every_tier
+@pytest.mark.parametrize(("inner", "outer"), SHAPES)
+def test_shapes(isa: str, inner: int, outer: int) -> None:
+    case = Case(inner)
+    x, out = case.rows("x", inner), tokens_buffer("out", outer)
+    op = Linear(stage=1, x=x, out=out, weight=case.weight("w", outer, inner), bias=case.weight("b", outer))
+    case.check(op, outputs=[out], batches=batches_of(*TILE_EDGES), isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_epilogues(isa: str, activation: Activation, residual: bool, bias: bool) -> None:
+    case = Case(1)
+    x, out = case.rows("x", 72, scale=3.0), tokens_buffer("out", 40)
+    op = Linear(
+        stage=1,
+        x=x,
+        out=out,
+        weight=case.weight("w", 40, 72),
+        bias=case.weight("b", 40) if bias else None,
+        activation=activation,
+        residual=case.rows("residual", 40) if residual else None,
+    )
+    case.check(op, outputs=[out], batches=batches_of(0, 1, 13, 97), isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_activations_far_out(isa: str, activation: Activation) -> None:
+    case = Case(2)
+    x, out = case.rows("x", 24, scale=40.0), tokens_buffer("out", 24)
+    op = Linear(stage=1, x=x, out=out, weight=case.weight("w", 24, 24), activation=activation)
+    case.check(op, outputs=[out], batches=batches_of(200), isa=isa)
+
+
+@every_tier
+def test_residual_in_place(isa: str) -> None:
+    case = Case(3)
+    x, out = case.rows("x", 264), case.rows("out", 72)
+    op = Linear(stage=1, x=x, out=out, weight=case.weight("w", 72, 264), bias=case.weight("b", 72), residual=out)
+    case.check(op, outputs=[out], batches=[*batches_of(0, 1, 6, 97), batch_of([50, 0, 1, 49])], isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_weight_dtypes(isa: str, dtype: str) -> None:
+    case = Case(4)
+    x, out = case.rows("x", 257), tokens_buffer("out", 40)
+    weight, bias = case.weight("w", 40, 257, dtype=dtype), case.weight("b", 40, dtype=dtype)
+    case.check(Linear(stage=1, x=x, out=out, weight=weight, bias=bias), outputs=[out], batches=batches_of(13), isa=isa)
