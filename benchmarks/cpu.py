@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,29 +23,39 @@ REFERENCE = "sentence-transformers"
 QUERY = "How do I read a large file line by line in Python?"  # 15 tokens for a BERT tokenizer
 
 
+def _peer_names(value: str) -> list[str]:
+    names = list(dict.fromkeys(value.split(",")))
+    for name in names:
+        if name not in peers.PEERS:
+            raise argparse.ArgumentTypeError(f"unknown peer {name!r}; known are {', '.join(peers.PEERS)}")
+    return names
+
+
+def _positive(value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks cpu`."""
     names = ",".join(peers.PEERS)
     parser.add_argument("--model", metavar="FOLDER", help="model folder (default: the installed model package)")
-    parser.add_argument("--peers", default=names, metavar="A,B,C", help=f"what to run (default: {names})")
+    parser.add_argument(
+        "--peers", type=_peer_names, default=names, metavar="A,B,C", help=f"what to run (default: {names})"
+    )
     parser.add_argument("--baseline", default=REFERENCE, help=f"what ratios are to (default: {REFERENCE})")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default: 5)")
-    parser.add_argument("--texts", type=int, default=texts.COUNT, help=f"how many texts (default: {texts.COUNT})")
-    parser.add_argument("--max-length", type=int, default=256, help="texts are cut at this many tokens (default: 256)")
+    parser.add_argument("--rounds", type=_positive, default=5, help="timed rounds (default: 5)")
+    parser.add_argument("--texts", type=_positive, default=texts.COUNT, help=f"how many texts (default: {texts.COUNT})")
+    parser.add_argument(
+        "--max-length", type=_positive, default=256, help="texts are cut at this many tokens (default: 256)"
+    )
     parser.add_argument("--output", type=Path, help="the JSON file; the plot goes beside it (default: in results/)")
     parser.add_argument("--no-latency", action="store_true", help="leave out the single-query latency")
 
 
 def run(options: argparse.Namespace) -> int:
     """The command `cpu`."""
-    names = list(dict.fromkeys(options.peers.split(",")))
-    unknown = [name for name in names if name not in peers.PEERS]
-    if unknown or options.rounds < 1:
-        raise texts.TextsError(
-            f"unknown peer {unknown[0]!r}; known: {', '.join(peers.PEERS)}"
-            if unknown
-            else "--rounds must be at least 1"
-        )
     _quiet_libraries()
     model = model_folder(options.model)
     sample = texts.paragraphs(options.texts)
@@ -54,11 +65,12 @@ def run(options: argparse.Namespace) -> int:
     print(machine.title(description))
     print(f"{len(sample):,} texts, {tokens:,} tokens, at most {options.max_length} each", flush=True)
 
-    implementations, skipped = _load(names, model, options.max_length)
+    implementations, skipped = _load(options.peers, model, options.max_length)
     if not implementations:
         print("nothing to measure")
         return 1
     reference = next((peer for peer in implementations if peer.name == REFERENCE), None)
+    other_load = machine.OtherLoad()
     results = runner.measure(
         implementations,
         sample,
@@ -69,8 +81,13 @@ def run(options: argparse.Namespace) -> int:
         report=lambda line: print(f"  {line}", flush=True),
     )
     baseline = next((result for result in results if result.name == options.baseline), results[0])
+    description["other_load_cores"] = round(other_load.cores(), 2)
     ceiling = _ceiling(model, tokens / len(sample))
     print(table(results, baseline, ceiling))
+    if description["other_load_cores"] > 0.1:
+        print(
+            f"\nOther processes kept {description['other_load_cores']} cores busy meanwhile: these figures are rough."
+        )
     _save(options, description, results, baseline, skipped, ceiling, model)
     return 0
 
@@ -105,14 +122,15 @@ def table(
     results: Sequence[runner.Measurement], baseline: runner.Measurement, ceiling: dict[str, float] | None = None
 ) -> str:
     """The results as aligned text, fastest first."""
-    lines = [f"\n{'':28}{'tokens/s':>9}  {'ratio (least - most)':<22}{'cosine min / mean':<20}{'query p50':>9}"]
+    width = 3 + max(len(f"{result.name} {result.precision}") for result in results)
+    lines = [f"\n{'':{width}}{'tokens/s':>9}  {'ratio (least - most)':<22}{'cosine min / mean':<20}{'query p50':>9}"]
     for result in sorted(results, key=lambda item: -item.tokens_per_second):
         ratio, low, high = result.ratios(baseline)
         name = f"{result.name} {result.precision}" if result.precision == "float32" else result.name
         cosine = f"{result.cosine_min:.5f} / {result.cosine_mean:.5f}" if result.cosine_min is not None else "-"
         latency = f"{result.latency_p50_ms:.2f} ms" if result.latency_p50_ms is not None else "-"
         spread = f"{ratio:5.2f}  ({low:.2f} - {high:.2f})"
-        lines.append(f"{name:<28.28}{result.tokens_per_second:>9,.0f}  {spread:<22}{cosine:<20}{latency:>9}")
+        lines.append(f"{name:<{width}}{result.tokens_per_second:>9,.0f}  {spread:<22}{cosine:<20}{latency:>9}")
     if ceiling is not None:
         lines.append(
             f"\nfloat32 ceiling: {ceiling['gflops']:,.0f} GFLOP/s, {ceiling['tokens_per_second']:,.0f} tokens/s"
@@ -164,6 +182,7 @@ def _save(
 
 def _quiet_libraries() -> None:
     """Peers report their own progress and versions; none of it belongs in the output."""
+    warnings.simplefilter("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 # Instruction sets that decide how fast an encoder runs; the kernel's names.
 ISA_FLAGS = (
-    "avx2 fma f16c avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 "
-    "asimd asimddp asimdhp i8mm bf16 sve sve2"
-).split()
+    *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "amx_int8", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"),
+)
 PACKAGES = (
     "longspan",
     "numpy",
@@ -57,6 +58,28 @@ def cores() -> int:
 def peak_memory_bytes() -> int:
     """The most memory this process has had resident; VmHWM, as `ru_maxrss` starts at the parent's peak."""
     return _status_bytes(Path("/proc/self/status"), "VmHWM:")
+
+
+class OtherLoad:
+    """How many cores other processes kept busy since this was made: above a few percent, figures are rough."""
+
+    def __init__(self) -> None:
+        self._start = self._readings()
+
+    @staticmethod
+    def _readings() -> tuple[float, float, float]:
+        """Wall clock, and the seconds of processor time used by everybody and by this process."""
+        try:
+            user, nice, system, _, _, irq, soft = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
+        except (OSError, ValueError):
+            return time.perf_counter(), 0.0, 0.0
+        everybody = (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), everybody, time.process_time()
+
+    def cores(self) -> float:
+        """The mean over the time since."""
+        wall, everybody, own = (now - then for now, then in zip(self._readings(), self._start, strict=True))
+        return max(0.0, everybody - own) / wall if wall > 0 else 0.0
 
 
 def _memory_bytes() -> int:

@@ -24,7 +24,7 @@ def rank(scores: NDArray[np.float32], ids: Sequence[str], depth: int) -> list[st
     if depth == 0:
         return []
     threshold = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-    candidates = [(float(scores[i]), ids[i]) for i in np.flatnonzero(scores >= threshold)]
+    candidates = [(float(scores[i]), ids[i]) for i in np.flatnonzero(scores >= threshold).tolist()]
     candidates.sort(reverse=True)
     return [identifier for _, identifier in candidates[:depth]]
 

@@ -25,12 +25,13 @@ def bars(results: Sequence[Measurement], baseline: Measurement, title: str, foot
     axes.set_yticks(range(len(ordered)), [f"{result.name} ({result.precision})" for result in ordered])
     for place, result in enumerate(ordered):
         ratio, low, high = result.ratios(baseline)
-        note = "  baseline" if result is baseline else f"  {ratio:.2f}× ({low:.2f}–{high:.2f})"  # noqa: RUF001
+        note = "  baseline" if result is baseline else f"  {ratio:.2f}× ({low:.2f}–{high:.2f})"
         axes.text(speeds[place], place, f" {speeds[place]:,.0f}{note}", va="center", color=TEXT, fontsize=9)
-    axes.set_xlim(0, max(speeds) * 1.32)  # room for the notes
-    axes.set_xlabel("tokens per second, median of the rounds; ratio to the baseline (least–most)", color=TEXT)  # noqa: RUF001
+    axes.set_xlim(0, max(speeds) * 1.45)  # room for the notes
+    axes.set_xlabel("tokens per second, median of the rounds; ratio to the baseline (least–most)", color=TEXT)
     axes.set_title(title, loc="left", color=TEXT, fontsize=11)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.locator_params(axis="x", nbins=6)
     axes.tick_params(length=0, colors=TEXT)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.supxlabel(footer, fontsize=7.5, color="#6b7278", x=0.01, ha="left")

@@ -1,6 +1,6 @@
 #include "program.h"
 
-#include <cstring>
+#include "kernels/half.h"
 
 namespace longspan {
 
@@ -8,29 +8,11 @@ namespace {
 
 constexpr long kPanel = 16;
 
-float half_to_float(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
-  if (exponent == 0) {
-    const float value = static_cast<float>(fraction) * 0x1p-24f;
-    return sign ? -value : value;
-  }
-  const uint32_t wide = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
 float element(const SourcePart& part, long index) {
   switch (part.dtype) {
     case Dtype::float32: return static_cast<const float*>(part.data)[index];
-    case Dtype::float16: return half_to_float(static_cast<const uint16_t*>(part.data)[index]);
-    case Dtype::bfloat16: {
-      const uint32_t wide = static_cast<uint32_t>(static_cast<const uint16_t*>(part.data)[index]) << 16;
-      float value;
-      std::memcpy(&value, &wide, 4);
-      return value;
-    }
+    case Dtype::float16: return from_half(static_cast<const uint16_t*>(part.data)[index]);
+    case Dtype::bfloat16: return from_bfloat16(static_cast<const uint16_t*>(part.data)[index]);
   }
   return 0;
 }

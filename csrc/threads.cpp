@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #ifdef LONGSPAN_X86
@@ -127,6 +128,16 @@ void run_on_threads(int threads, void (*fn)(void*, int), void* context) {
 }
 
 uint64_t fork_generation() { return generation.load(); }
+
+void ForkSafeMutex::lock() {
+  if (generation_ != fork_generation()) {
+    new (&mutex_) std::mutex;
+    generation_ = fork_generation();
+  }
+  mutex_.lock();
+}
+
+void ForkSafeMutex::unlock() { mutex_.unlock(); }
 
 void Barrier::wait() {
   const uint32_t round = round_.load(std::memory_order_acquire);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 
 namespace longspan {
 
@@ -12,6 +13,17 @@ void run_on_threads(int threads, void (*fn)(void*, int), void* context);
 
 // How often fork() has made this process a child; a lock taken before a fork may never be released after it.
 uint64_t fork_generation();
+
+// A mutex that a forked child may take although the parent held it at the fork.
+class ForkSafeMutex {
+ public:
+  void lock();
+  void unlock();
+
+ private:
+  std::mutex mutex_;
+  uint64_t generation_ = fork_generation();
+};
 
 // Waits until all `size` threads have arrived: spins briefly, then sleeps in the kernel.
 class Barrier {

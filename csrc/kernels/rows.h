@@ -1,33 +1,12 @@
 // embed and norm: one row at a time.
 #pragma once
 
-#include "vector.h"
+#include "half.h"
 #include "table.h"
+#include "vector.h"
 
 namespace longspan {
 namespace {
-
-inline float from_half(uint16_t bits) {
-  const uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
-  uint32_t magnitude = bits & 0x7fff;
-  float value;
-  if (magnitude >= 0x7c00) magnitude = 0x7f800000u | (magnitude & 0x3ff) << 13;  // infinity or NaN
-  else if (magnitude >= 0x400) magnitude = (magnitude << 13) + (112u << 23);
-  else {
-    value = (float)magnitude * 5.9604644775390625e-8f;  // subnormal: units of 2^-24
-    __builtin_memcpy(&magnitude, &value, 4);
-  }
-  magnitude |= sign;
-  __builtin_memcpy(&value, &magnitude, 4);
-  return value;
-}
-
-inline float from_bfloat16(uint16_t bits) {
-  const uint32_t wide = (uint32_t)bits << 16;
-  float value;
-  __builtin_memcpy(&value, &wide, 4);
-  return value;
-}
 
 // out = row, or out += row.
 template <bool add>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 
@@ -21,10 +21,25 @@ from .text.inputs import check_texts
 
 if TYPE_CHECKING:
     import tokenizers
+    from typing_extensions import Unpack
 
 PathLike = str | os.PathLike[str]
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class ChunkOptions(TypedDict, total=False):
+    """The keyword arguments of `Encoder.encode_chunks`, for type checkers."""
+
+    chunk_tokens: int
+    spans: Spans | Sequence[Spans] | None
+    window_overlap: int | None
+    prompt_name: str | None
+    prompt: str | None
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    long_text: str
+    show_progress_bar: bool | None
 
 
 class Encoder:
@@ -189,26 +204,38 @@ class Encoder:
             warn_long_texts(usages, options, stacklevel=2)
         result = _converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
         if single:
-            result, usages = result[0], usages[0]
+            return (result[0], usages[0]) if return_usage else result[0]
         return (result, usages) if return_usage else result
 
     def encode_query(
-        self, inputs: str | Sequence[str], prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """`encode` with the prompt named "query", unless another is asked for."""
         return self.encode(inputs, self._prompt_name(("query",), prompt_name, prompt), prompt, *args, **kwargs)
 
     def encode_document(
-        self, inputs: str | Sequence[str], prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """`encode` with the first prompt of "document", "passage" and "corpus", unless another is asked for."""
         return self.encode(inputs, self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt, *args, **kwargs)
 
     @overload
-    def encode_chunks(self, documents: str, **options: Any) -> DocumentEmbedding: ...
+    def encode_chunks(  # type: ignore[overload-overlap]  # a str is also a Sequence[str]; the first match counts
+        self, documents: str, **options: Unpack[ChunkOptions]
+    ) -> DocumentEmbedding: ...
 
     @overload
-    def encode_chunks(self, documents: Sequence[str], **options: Any) -> list[DocumentEmbedding]: ...
+    def encode_chunks(self, documents: Sequence[str], **options: Unpack[ChunkOptions]) -> list[DocumentEmbedding]: ...
 
     def encode_chunks(
         self,

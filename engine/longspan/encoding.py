@@ -196,12 +196,11 @@ def embed_chunks(
     return results, usages
 
 
-def _chunks(
-    part: Slice, i: int, chunk_tokens: int, spans: Sequence[Spans] | None, what: str
-) -> Sequence[Chunk]:
+def _chunks(part: Slice, i: int, chunk_tokens: int, spans: Sequence[Spans] | None, what: str) -> Sequence[Chunk]:
     text, tokens = part.texts[i], part.tokens[i]
     kept = len(part.documents[i].ids)  # fewer than there are if the text was cut
-    assert tokens.starts is not None and tokens.ends is not None
+    assert tokens.starts is not None
+    assert tokens.ends is not None
     starts, ends = tokens.starts[:kept], tokens.ends[:kept]
     if spans is None:
         return chunk_by_tokens(text, starts, ends, chunk_tokens)

@@ -1,4 +1,4 @@
-"""One checkpoint from text to vector: tokenizer, windows, packing, body, tail. Everything that does not depend on a call."""
+"""One checkpoint from text to vector: what does not depend on a call."""
 
 from __future__ import annotations
 
@@ -73,12 +73,11 @@ class Pipeline:
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
         program = self.body.pooled([mode.pool for mode in self.modes])
         self.executor = make_executor(program, bind(program, Tensors.open(self.recipe.transformer), self.body.prefixes))
-        self.tail_tensors = tail_tensors(self.recipe.tail)
+        self.tail_tensors = tail_tensors(folder, self.recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
         self.unit = ends_in_normalize(self.recipe.tail)
         self._tails: dict[tuple[int, bool], Program] = {}
-        self.tail(self.dimension, self.unit)  # so that a damaged module is noticed now
-        bind(self.tail(self.dimension, self.unit), self.tail_tensors, ("",))
+        bind(self.tail(self.dimension, self.unit), self.tail_tensors, ("",))  # a damaged module is noticed now
 
     @property
     def positions(self) -> int:
@@ -149,7 +148,8 @@ class Pipeline:
 
 
 def _behind_prompt(tokens: Tokens, prompt: str, text: str) -> PromptedTokens:
-    assert tokens.starts is not None and tokens.ends is not None
+    assert tokens.starts is not None
+    assert tokens.ends is not None
     boundary = len(prompt)
     count = int(np.searchsorted(tokens.starts, boundary, side="left"))
     # A token that begins with the prompt's last space may have its first visible code point in the text.

@@ -12,7 +12,7 @@ LOGGER = logging.getLogger("longspan")
 class Progress:
     """Shows tokens done, tokens/s and the time left, on standard error.
 
-    How many tokens there are is known only once a text is tokenised, so the total starts as an estimate and gets better.
+    How many tokens there are is known only once a text is tokenised, so the total starts as an estimate.
 
     Args:
         shown: None shows the bar where the logger "longspan" is at INFO or below, as sentence-transformers does.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,10 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.batch import PackedBatch, Partials
-from longspan.checkpoint.tensors import TensorView
-from longspan.errors import CheckpointError
 from longspan.executors import reference
-from longspan.executors.reference import ReferenceExecutor, execute, load_weights, without_tokens
+from longspan.executors.reference import execute, without_tokens
 from longspan.program.instructions import (
     Activation,
     Attention,
@@ -36,8 +32,6 @@ from longspan.program.instructions import (
     Weight,
 )
 from longspan.program.program import Program
-
-TIGHT = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def tokens(name: str, width: int) -> Buffer:
@@ -84,7 +78,7 @@ def run(
 
 
 def expect(result: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(result, expected, **TIGHT)
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_embed() -> None:
@@ -110,7 +104,7 @@ def test_norm(affine: bool) -> None:
     expect(result, expected * w + b if affine else expected)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "gelu": lambda x: x / 2 * (1 + torch.erf(x / 2**0.5)),
     "gelu_tanh": lambda x: x / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),

@@ -112,8 +112,12 @@ class Case:
 
     def weight(self, name: str, *shape: int, dtype: str = "F32") -> Weight:
         """A random weight, scaled so that products with it keep the scale of their input."""
-        self.tensors[name] = view(name, self.normal(*shape) * shape[-1] ** (-0.5 if len(shape) > 1 else 0.0), dtype)
-        return Weight((name,), shape)
+        return self.known(name, self.normal(*shape) * shape[-1] ** (-0.5 if len(shape) > 1 else 0.0), dtype)
+
+    def known(self, name: str, values: Array, dtype: str = "F32") -> Weight:
+        """A weight with the given values."""
+        self.tensors[name] = view(name, values, dtype)
+        return Weight((name,), values.shape)
 
     def stacked(self, name: str, *shapes: tuple[int, ...]) -> Weight:
         """Several random weights stacked along the first axis."""
@@ -123,11 +127,9 @@ class Case:
 
     def rows(self, name: str, width: int, scale: float = 1.0, values: Float32 | None = None) -> Buffer:
         """A buffer [T, width] that holds random rows, or the given ones, when the instruction starts."""
-        table = f"{name}.rows"
-        content = self.normal(ROWS, width) * scale if values is None else values
-        self.tensors[table] = view(table, content)
+        table = self.known(f"{name}.rows", self.normal(ROWS, width) * scale if values is None else values)
         buffer = tokens_buffer(name, width)
-        self._embeds.append(Embed(stage=0, out=buffer, tokens=Weight((table,), (len(content), width))))
+        self._embeds.append(Embed(stage=0, out=buffer, tokens=table))
         return buffer
 
     def program(self, *instructions: Instruction, outputs: Sequence[Buffer]) -> Program:
@@ -255,8 +257,8 @@ def judge(
         if truth.size:
             error, allowed = np.abs(result - truth).max(), 2 * np.abs(peer - truth).max() + SLACK * np.abs(truth).max()
             assert error <= allowed, f"{label}, {how}: error {error:.3g}, allowed {allowed:.3g}"
-    for other, result in results:
-        assert_same_bits(result, first, f"{label}: {other} against {how}")
+    for other_way, others in results:
+        assert_same_bits(others, first, f"{label}: {other_way} against {how}")
     return first
 
 

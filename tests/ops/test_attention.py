@@ -1,10 +1,15 @@
-"""`qkv` and `attention` in the C++ executor, apart and together."""
+"""`qkv` and `attention` in the C++ executor.
+
+Always together: how q, k and v lie in memory between the two is the executor's own affair. Arbitrary queries, keys and
+values get in as the columns of x through a `qkv` whose weight is the identity, which is exact.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from longspan.program.instructions import Attention, Qkv
+from longspan.program.instructions import Attention, Buffer, Qkv, Weight
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 
@@ -12,81 +17,86 @@ SEGMENTS = [[], [0], [1], [0, 5, 0], [1, 2, 3, 17, 64, 65, 129], [255, 257], [2]
 HEADS = [(1, 1, 8), (3, 3, 24), (5, 5, 40), (2, 2, 64), (4, 2, 72), (6, 1, 32), (2, 2, 96), (2, 1, 128)]
 
 
-def attention_case(
-    heads: int, kv_heads: int, size: int, scale: float | None = None, spread: float = 1.0
-) -> tuple[Case, Attention]:
-    case = Case(heads * size)
-    op = Attention(
-        stage=1,
-        q=case.rows("q", heads * size, scale=spread),
-        k=case.rows("k", kv_heads * size),
-        v=case.rows("v", kv_heads * size),
-        out=tokens_buffer("out", heads * size),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_size=size,
-        scale=size**-0.5 if scale is None else scale,
+def block(
+    x: Buffer, weight: Weight, bias: Weight | None, heads: int, kv_heads: int, size: int, scale: float | None = None
+) -> tuple[Qkv, Attention]:
+    """The two instructions."""
+    q, k, v = (tokens_buffer(name, n * size) for name, n in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
+    return (
+        Qkv(stage=1, x=x, q=q, k=k, v=v, weight=weight, bias=bias, heads=heads, kv_heads=kv_heads, head_size=size),
+        Attention(
+            stage=1,
+            q=q,
+            k=k,
+            v=v,
+            out=tokens_buffer("out", heads * size),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_size=size,
+            scale=size**-0.5 if scale is None else scale,
+        ),
     )
-    return case, op
+
+
+def check_attention(
+    isa: str,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    segments: list[list[int]],
+    scale: float | None = None,
+    spread: float = 1.0,
+) -> None:
+    """Attention over standard normal queries, keys and values; `spread` widens the queries."""
+    width = (heads + 2 * kv_heads) * size
+    case = Case(width)
+    rows = case.normal(700, width)
+    rows[:, : heads * size] *= spread
+    identity = case.known("identity", np.eye(width, dtype=np.float32))
+    ops = block(case.rows("x", width, values=rows), identity, None, heads, kv_heads, size, scale)
+    case.check(*ops, outputs=[ops[1].out], batches=[batch_of(lengths) for lengths in segments], isa=isa)
 
 
 @every_tier
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), HEADS)
 def test_attention(isa: str, heads: int, kv_heads: int, size: int) -> None:
-    case, op = attention_case(heads, kv_heads, size)
-    case.check(op, outputs=[op.out], batches=[batch_of(segments) for segments in SEGMENTS], isa=isa)
+    check_attention(isa, heads, kv_heads, size, SEGMENTS)
 
 
 @every_tier
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(3, 3, 24), (4, 2, 64)])
 def test_long_segments(isa: str, heads: int, kv_heads: int, size: int) -> None:
-    case, op = attention_case(heads, kv_heads, size)
-    case.check(op, outputs=[op.out], batches=[batch_of([700]), batch_of([5, 600, 1])], isa=isa)
+    check_attention(isa, heads, kv_heads, size, [[700], [5, 600, 1]])
 
 
 @every_tier
 def test_sharp_attention(isa: str) -> None:
     """Scores far apart: the running maximum rises from one key block to the next."""
-    case, op = attention_case(2, 2, 16, scale=1.0, spread=20.0)
-    case.check(op, outputs=[op.out], batches=[batch_of([700]), batch_of([1, 300])], isa=isa)
+    check_attention(isa, 2, 2, 16, [[700], [1, 300]], scale=1.0, spread=20.0)
 
 
 @every_tier
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("width", "heads", "kv_heads", "size"), [(40, 5, 5, 8), (257, 4, 2, 24), (300, 3, 1, 72)])
-def test_qkv(isa: str, width: int, heads: int, kv_heads: int, size: int, bias: bool) -> None:
+@pytest.mark.parametrize(
+    ("width", "heads", "kv_heads", "size"), [(40, 5, 5, 8), (257, 4, 2, 24), (300, 3, 1, 72), (384, 12, 12, 32)]
+)
+def test_separate_projections(isa: str, width: int, heads: int, kv_heads: int, size: int, bias: bool) -> None:
     case = Case(width)
-    q, k, v = (tokens_buffer(name, n * size) for name, n in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
-    op = Qkv(
-        stage=1,
-        x=case.rows("x", width),
-        q=q,
-        k=k,
-        v=v,
-        weight=case.stacked("w", *((buffer.width, width) for buffer in (q, k, v))),
-        bias=case.stacked("b", *((buffer.width,) for buffer in (q, k, v))) if bias else None,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_size=size,
-    )
-    case.check(op, outputs=[q, k, v], batches=batches_of(*TILE_EDGES), isa=isa)
+    rows = [n * size for n in (heads, kv_heads, kv_heads)]
+    weight = case.stacked("w", *((n, width) for n in rows))
+    biases = case.stacked("b", *((n,) for n in rows)) if bias else None
+    ops = block(case.rows("x", width), weight, biases, heads, kv_heads, size)
+    case.check(*ops, outputs=[ops[1].out], batches=batches_of(*TILE_EDGES), isa=isa)
 
 
 @every_tier
-def test_qkv_then_attention_with_one_fused_weight(isa: str) -> None:
+def test_one_fused_projection(isa: str) -> None:
     case = Case(7)
-    _, attention = attention_case(4, 2, 40)
-    op = Qkv(
-        stage=1,
-        x=case.rows("x", 264),
-        q=attention.q,
-        k=attention.k,
-        v=attention.v,
-        weight=case.weight("w", 320, 264),
-        bias=case.weight("b", 320),
-        heads=4,
-        kv_heads=2,
-        head_size=40,
-    )
+    ops = block(case.rows("x", 264), case.weight("w", 320, 264), case.weight("b", 320), 4, 2, 40)
     batches = [batch_of(segments) for segments in ([13], [1, 2, 3, 17, 64, 65, 129], [0, 48, 97])]
-    case.check(op, attention, outputs=[attention.out], batches=batches, isa=isa)
+    case.check(*ops, outputs=[ops[1].out], batches=batches, isa=isa)
+
+
+@every_tier
+def test_a_single_token_gets_its_own_value(isa: str) -> None:
+    check_attention(isa, 4, 2, 24, [[1] * 97])

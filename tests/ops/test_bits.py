@@ -79,9 +79,8 @@ class Model:
         x = tokens_buffer("x", WIDTH)
         table = case.normal(VOCABULARY + 1, WIDTH)
         table[POISON, 3] = np.nan
-        case.rows("table", WIDTH, values=table)
-        tokens = case.program(outputs=[]).weights[0]
-        embed = Embed(stage=0, out=x, tokens=tokens, positions=case.weight("positions", max(LENGTHS), WIDTH))
+        positions = case.weight("positions", max(LENGTHS), WIDTH)
+        embed = Embed(stage=0, out=x, tokens=case.known("tokens", table), positions=positions)
         pools = [
             Pool(stage=3, x=x, out=Buffer("sums", Rows.PARTIALS, WIDTH), kind="sum", index=0),
             Pool(stage=3, x=x, out=Buffer("maxima", Rows.PARTIALS, WIDTH), kind="maximum", index=1),

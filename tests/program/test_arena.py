@@ -47,7 +47,7 @@ def programs(draw: st.DrawFn) -> Program:
     instructions: list[Instruction] = []
     for _ in range(draw(st.integers(0, 14))):
         out = draw(st.sampled_from(buffers))
-        if written and draw(st.booleans()):
+        if draw(st.booleans()) and written:
             x, residual = draw(st.sampled_from(written)), draw(st.sampled_from([None, *written]))
             instructions.append(copy(x, out, residual))
         else:

@@ -176,5 +176,3 @@ def _fields(step: Instruction, index: Mapping[str, int], tensors: Mapping[str, T
             value = [(tensors[name].data, tensors[name].dtype) for name in value.names]
         values[spec.name] = value
     return values
-
-

@@ -76,7 +76,9 @@ def make_packs(cu_seqlens: Int64, threads: int, schedule: Schedule = "auto", pac
     return Packs(bounds, order.astype(np.int64), int(long_packs.sum()))
 
 
-def _cut(lengths: list[int], is_long: list[bool], budget: int) -> tuple[Int64, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _cut(
+    lengths: list[int], is_long: list[bool], budget: int
+) -> tuple[Int64, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Greedy packs of neighbours: [packs + 1] bounds, and which packs hold long segments."""
     bounds = [0]
     flags: list[bool] = []

@@ -9,10 +9,7 @@ from pathlib import Path
 
 def default_threads() -> int:
     """Physical cores in this process's affinity mask, no more than the cgroup's CPU quota, at least one."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = os.sched_getaffinity(0)
-    else:
-        cpus = set(range(os.cpu_count() or 1))
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = {_siblings(cpu) for cpu in cpus}
     quota = _cgroup_quota()
     return max(1, min(len(cores), math.ceil(quota) if quota else len(cores)))

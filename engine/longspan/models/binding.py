@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..checkpoint.tensors import Tensors, TensorView
 from ..errors import CheckpointError
@@ -11,7 +11,7 @@ from ..program.program import Program
 USABLE = ("F32", "F16", "BF16")
 
 
-def bind(program: Program, tensors: Mapping[str, TensorView], prefixes: Sequence[str]) -> dict[str, TensorView]:
+def bind(program: Program, tensors: Tensors, prefixes: Sequence[str]) -> dict[str, TensorView]:
     """The checkpoint's tensors under the program's names.
 
     Args:
@@ -25,14 +25,15 @@ def bind(program: Program, tensors: Mapping[str, TensorView], prefixes: Sequence
     """
     names = [name for weight in program.weights for name in weight.names]
     prefix = next((prefix for prefix in prefixes if names and prefix + names[0] in tensors), prefixes[0])
-    source = tensors if isinstance(tensors, Tensors) else Tensors("the tail", tensors)
     found: dict[str, TensorView] = {}
     for weight in program.weights:
         rows, *rest = weight.shape
         for name in weight.names:
-            view = source.require(prefix + name, (rows // len(weight.names), *rest))
+            view = tensors.require(prefix + name, (rows // len(weight.names), *rest))
             if view.dtype not in USABLE:
                 known = ", ".join(USABLE)
-                raise CheckpointError(f"{view.file}: tensor {view.name!r} has the type {view.dtype}; usable are {known}.")
+                raise CheckpointError(
+                    f"{view.file}: tensor {view.name!r} has the type {view.dtype}; usable are {known}."
+                )
             found[name] = view
     return found

@@ -90,7 +90,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A model up to its token vectors: instructions in order, and the buffer [T, D] that holds the vectors at the end."""
+    """A model up to its token vectors: instructions in order, and the buffer [T, D] that ends up with the vectors."""
 
     name: str
     instructions: tuple[Instruction, ...]

@@ -94,9 +94,7 @@ def join(parts: list[Partials]) -> Partials:
     )
 
 
-def _collect(
-    vectors: Int64, count: int, starts: Int64, ends: Int64, weights: npt.NDArray[Any], step: int
-) -> Partials:
+def _collect(vectors: Int64, count: int, starts: Int64, ends: Int64, weights: npt.NDArray[Any], step: int) -> Partials:
     """Partials in the order given; runs without rows are left out, so a vector may end up with none."""
     keep = ends > starts
     sizes = np.bincount(vectors[keep], minlength=count)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, PoolingMode, TailModule
 from ..checkpoint.tensors import Tensors, TensorView
@@ -84,11 +85,11 @@ def _module_steps(module: TailModule, x: Buffer, name: str) -> list[Instruction]
     return [*steps, dense]
 
 
-def tail_tensors(modules: Sequence[TailModule]) -> Mapping[str, TensorView]:
+def tail_tensors(folder: Path, modules: Sequence[TailModule]) -> Tensors:
     """The tail's tensors, each under its module's folder name ("2_Dense/linear.weight")."""
     tensors: dict[str, TensorView] = {}
     for module in modules:
         if not isinstance(module, NormalizeModule):
             views = Tensors.open_file(module.folder / "model.safetensors")
             tensors |= {f"{module.folder.name}/{name}": view for name, view in views.items()}
-    return tensors
+    return Tensors(folder, tensors)

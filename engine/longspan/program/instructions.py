@@ -180,7 +180,7 @@ class Attention(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp(Instruction):
-    """out = activation(x U^T + up_bias) W^T + down_bias + residual, computed tile by tile: F columns never have T rows."""
+    """out = activation(x U^T + up_bias) W^T + down_bias + residual, tile by tile: F columns never have T rows."""
 
     x: Buffer = _reads()
     out: Buffer = _writes()

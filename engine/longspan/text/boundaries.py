@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ _TABLE = 0x10000  # code points that the tables know; further ones are no space,
 _BLOCK = 1 << 16  # tokens ranked at a time, so that a huge document needs little memory
 _NEWLINES = "\n\x0b\x0c\x85\u2028\u2029"
 _STOPS = ".!?…؟۔।॥።։"  # end a sentence where whitespace follows
-_WIDE_STOPS = "。！？｡"  # noqa: RUF001 - end a sentence by themselves
-_CLOSERS = "\"')]}’”»›」』）】〉》〕］｝"  # noqa: RUF001 - may stand between a stop and the end
-_WIDE_COMMAS = "，、；：､"  # noqa: RUF001
+_WIDE_STOPS = "。！？｡"  # end a sentence by themselves
+_CLOSERS = "\"')]}’”»›」』）】〉》〕］｝"  # may stand between a stop and the end
+_OPENERS = "([{“‘«‹「『（【〈《〔［｛¿¡"
+_WIDE_COMMAS = "，、；：､"
 _IDEOGRAPHS = (
     (0x2E80, 0x2FE0),
     (0x3041, 0x3100),
@@ -98,7 +99,8 @@ def _rank_block(places: Places, newlines: Int32, abbreviated: Bool, low: int, hi
     gap = before + 1 < here  # whitespace in between
     lines = np.searchsorted(newlines, here) - np.searchsorted(newlines, before + 1)
     wide = _lookup("ideograph", codes[before]) | _lookup("ideograph", codes[here]) | _lookup("comma", codes[before])
-    ranks = np.where(gap | (wide & ~_lookup("clings", codes[here])), WORD, LIMIT).astype(np.int8)
+    torn = _lookup("clings", codes[here]) | _lookup("opener", codes[before])
+    ranks = np.where(gap | (wide & ~torn), WORD, LIMIT).astype(np.int8)
     ranks[gap & (lines > 0)] = LINE
     ranks[_ends_sentence(codes, abbreviated, before, here, gap)] = SENTENCE
     ranks[gap & (lines > 1)] = PARAGRAPH
@@ -128,10 +130,11 @@ def _find_newlines(codes: Codes) -> Int32:
 
 
 def _lookup(name: str, codes: Codes) -> Bool:
-    return _table(name).take(codes, mode="clip")
+    found: Bool = _table(name).take(codes, mode="clip")
+    return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _table(name: str) -> Bool:
     """[_TABLE + 1] whether a code point is of a kind; made once."""
     tests: dict[str, Callable[[str], bool]] = {"space": str.isspace, "lower": str.islower}
@@ -140,6 +143,7 @@ def _table(name: str) -> Bool:
         "stop": _STOPS + _WIDE_STOPS,
         "wide stop": _WIDE_STOPS,
         "closer": _CLOSERS,
+        "opener": _OPENERS,
         "comma": _WIDE_COMMAS,
         "clings": _CLOSERS + _STOPS + _WIDE_STOPS + _WIDE_COMMAS + ",;:",
     }

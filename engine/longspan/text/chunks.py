@@ -93,7 +93,7 @@ def _choose(ranks: Int8, size: int) -> list[int]:
     """Token positions where chunks begin, and the end: greedy, with the last two balanced."""
     count = len(ranks) - 1
     # For each kind, the last boundary at or before each token; memoryviews read single numbers fast.
-    latest = {rank: memoryview(_latest(ranks >= rank)) for rank in (LIMIT, WORD, LINE, SENTENCE, PARAGRAPH)}
+    latest = {rank: _latest(ranks >= rank).data for rank in (LIMIT, WORD, LINE, SENTENCE, PARAGRAPH)}
     reach = {PARAGRAPH: size // 2, SENTENCE: size // 2, LINE: size // 2, WORD: size // 4}
     legal: Int64 | None = None
     bounds = [0]

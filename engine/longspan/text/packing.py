@@ -74,17 +74,16 @@ class PackedTexts:
 def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32) -> PackedTexts:
     """Lay the windows of all documents end to end, each between the checkpoint's special tokens."""
     pieces: list[Int32] = []
-    rows: list[tuple[int, int, int, int, int, int]] = []
+    rows: list[tuple[int, ...]] = []  # length, lead, prompt, start, owned start, owned end
     counts = [0]
     for document in documents:
         for window in document.windows:
             pieces += (prefix, document.prompt, document.ids[window.start : window.end], suffix)
-            lead = len(prefix) + len(document.prompt)
-            length = lead + window.end - window.start + len(suffix)
-            rows.append((length, lead, len(document.prompt), window.start, window.owned_start, window.owned_end))
+            before = len(prefix) + len(document.prompt)
+            length = before + window.end - window.start + len(suffix)
+            rows.append((length, before, len(document.prompt), window.start, window.owned_start, window.owned_end))
         counts.append(len(rows))
-    table = np.array(rows, np.int64).reshape(-1, 6)
-    lengths, lead, prompt, start, owned_start, owned_end = table.T
+    lengths, lead, prompts, start, owned_start, owned_end = np.array(rows, np.int64).reshape(-1, 6).T.copy()
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
     positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
     return PackedTexts(
@@ -93,7 +92,7 @@ def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32) -> PackedT
         cu_seqlens=cu_seqlens,
         document_segments=np.array(counts, np.int64),
         lead=lead,
-        prompt=prompt,
+        prompt=prompts,
         suffix=len(suffix),
         start=start,
         owned_start=owned_start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..errors import InputError
 
@@ -39,9 +40,9 @@ def split_windows(tokens: int, capacity: int, overlap: int) -> tuple[Window, ...
     if tokens <= capacity:
         return (Window(0, tokens, 0, tokens),)
     starts = [*range(0, tokens - capacity, capacity - overlap), tokens - capacity]
-    middles = [(after + before + capacity) // 2 for before, after in zip(starts, starts[1:], strict=False)]
+    middles = [(after + before + capacity) // 2 for before, after in pairwise(starts)]
     bounds = [0, *middles, tokens]
     return tuple(
         Window(start, start + capacity, first, last)
-        for start, first, last in zip(starts, bounds, bounds[1:], strict=False)
+        for start, (first, last) in zip(starts, pairwise(bounds), strict=True)
     )

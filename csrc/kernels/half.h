@@ -1,0 +1,28 @@
+// The two 16-bit floats as checkpoints store them.
+#pragma once
+
+#include <cstdint>
+
+namespace longspan {
+namespace {
+
+inline float float_of_bits(uint32_t bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline float from_half(uint16_t bits) {
+  const uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
+  const uint32_t exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
+  if (exponent == 0) {  // zero and subnormals: units of 2^-24
+    const float value = (float)fraction * 0x1p-24f;
+    return sign ? -value : value;
+  }
+  return float_of_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13);
+}
+
+inline float from_bfloat16(uint16_t bits) { return float_of_bits((uint32_t)bits << 16); }
+
+}  // namespace
+}  // namespace longspan

@@ -1,0 +1,78 @@
+// Batches as Python hands them over: views of numpy arrays, checked before a kernel trusts them.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../executor.h"
+#include "reject.h"
+
+namespace longspan {
+
+namespace py = pybind11;
+
+using Ints = py::array_t<int64_t, py::array::c_style>;
+using Ids = py::array_t<int32_t, py::array::c_style>;
+using Floats = py::array_t<float, py::array::c_style>;
+
+struct PartialArrays {
+  Ints starts, ends;
+  Floats first_weight, weight_step;
+};
+
+inline void check_offsets(const Ints& offsets, const char* name, long last) {
+  const auto at = offsets.unchecked<1>();
+  if (at.shape(0) < 1 || at(0) != 0 || at(at.shape(0) - 1) != last) reject(std::string(name) + " must run from 0 to the end");
+  for (py::ssize_t i = 1; i < at.shape(0); i++)
+    if (at(i) < at(i - 1)) reject(std::string(name) + " runs backwards");
+}
+
+inline Partials view_partials(const PartialArrays& arrays, float* data) {
+  const long count = static_cast<long>(arrays.starts.size());
+  if (arrays.ends.size() != count || arrays.first_weight.size() != count || arrays.weight_step.size() != count)
+    reject("the arrays of the partials differ in length");
+  return {arrays.starts.data(), arrays.ends.data(), arrays.first_weight.data(), arrays.weight_step.data(), count, data};
+}
+
+// Each partial is a non-empty run of rows inside one segment.
+inline void check_partials(const Partials& partials, const Ints& cu_seqlens) {
+  const int64_t* begin = cu_seqlens.data();
+  const int64_t* end = begin + cu_seqlens.size();
+  for (long p = 0; p < partials.count; p++) {
+    const int64_t* next = std::upper_bound(begin, end, partials.starts[p]);
+    if (next == begin || next == end || partials.ends[p] <= partials.starts[p] || partials.ends[p] > *next)
+      reject("partial " + std::to_string(p) + " is not a run of rows inside one segment");
+  }
+}
+
+inline void check_rows(const int32_t* rows, long count, long offset, const Table& table, const char* name) {
+  if (!table.present()) return;
+  for (long i = 0; i < count; i++)
+    if (rows[i] + offset < 0 || rows[i] + offset >= table.rows)
+      reject(std::string(name) + " " + std::to_string(rows[i]) + " is outside the table of " + std::to_string(table.rows));
+}
+
+inline void check_order(const Ints& order, long packs) {
+  std::vector<bool> seen(packs);
+  if (order.size() != packs) reject("pack_order has one entry per pack");
+  for (long i = 0; i < packs; i++) {
+    const int64_t pack = order.data()[i];
+    if (pack < 0 || pack >= packs || seen[pack]) reject("pack_order is not a permutation of the packs");
+    seen[pack] = true;
+  }
+}
+
+struct LayoutArrays {
+  Ints offsets;
+  long bytes;
+  long rows;
+};
+
+inline Layout view_layout(const LayoutArrays& arrays, size_t buffers) {
+  if (static_cast<size_t>(arrays.offsets.size()) != buffers) reject("a layout has one offset per buffer");
+  return {arrays.offsets.data(), arrays.bytes, arrays.rows};
+}
+
+}  // namespace longspan

@@ -1,0 +1,209 @@
+// The Python module longspan._csrc.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+
+#include "../executor.h"
+#include "../isa.h"
+#include "../program.h"
+#include "../threads.h"
+#include "batch.h"
+#include "instructions.h"
+#include "poll.h"
+#include "reject.h"
+
+namespace longspan {
+
+namespace {
+
+class PyProgram {
+ public:
+  PyProgram(const std::vector<std::pair<std::string, long>>& buffers,
+            const std::vector<std::pair<std::string, py::dict>>& instructions, int output, const std::string& isa)
+      : executor_(program_) {
+    program_.kernels = &kernels_of(isa);
+    program_.output = output;
+    for (const auto& [rows, width] : buffers)
+      program_.buffers.push_back({one_of<Rows>(rows, {{"T", Rows::tokens}, {"tile", Rows::tile}, {"P", Rows::partials}, {"N", Rows::vectors}}), width});
+    for (const auto& [op, fields] : instructions)
+      program_.instructions.push_back(read_instruction(program_, kept_, op, fields));
+  }
+
+  std::string isa() const { return program_.kernels->name; }
+
+  size_t weight_bytes() const {
+    size_t bytes = 0;
+    for (const Mapping& mapping : program_.storage) bytes += mapping.bytes();
+    return bytes;
+  }
+
+  std::vector<Floats> run_body(const Ids& ids, const Ids& positions, const Ints& cu_seqlens,
+                               const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
+                               long shared_packs, const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
+                               py::object poll) {
+    const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
+    if (positions.size() != tokens) reject("ids and positions differ in length");
+    if (threads < 1) reject("threads must be at least 1");
+    check_offsets(cu_seqlens, "cu_seqlens", tokens);
+    check_offsets(pack_segments, "pack_segments", segments);
+    Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
+                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, {}};
+    check_order(pack_order, batch.packs);
+    const size_t buffers = program_.buffers.size();
+    const Layouts layouts{view_layout(pack, buffers), view_layout(shared, buffers), view_layout(tile, buffers)};
+    check_embedding(batch, tokens);
+    check_packs(batch, layouts);
+    std::vector<Floats> results = make_results(partials, cu_seqlens, batch);
+    PythonPoll python(std::move(poll));
+    bool finished;
+    {
+      py::gil_scoped_release nogil;
+      std::lock_guard<ForkSafeMutex> turn(mutex_);
+      finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python});
+    }
+    if (!finished) python.raise_pending();
+    return results;
+  }
+
+  Floats run_tail(const std::vector<Floats>& data, const std::vector<PartialArrays>& partials,
+                  const std::vector<Ints>& cu_vectors, const LayoutArrays& layout, int threads) {
+    if (program_.output == kNoBuffer) reject("this program is not a tail");
+    if (data.size() != partials.size() || cu_vectors.size() != partials.size() || partials.empty())
+      reject("a tail needs one array of partials per pooling");
+    std::vector<Partials> views;
+    std::vector<const int64_t*> offsets;
+    const long count = static_cast<long>(cu_vectors[0].size()) - 1;
+    for (size_t i = 0; i < partials.size(); i++) {
+      views.push_back(view_partials(partials[i], const_cast<float*>(data[i].data())));
+      check_offsets(cu_vectors[i], "cu_vectors", views.back().count);
+      if (cu_vectors[i].size() - 1 != count) reject("the poolings differ in their number of vectors");
+      offsets.push_back(cu_vectors[i].data());
+    }
+    check_combines(data, views);
+    Floats vectors({count, program_.width(program_.output)});
+    const Layout view = view_layout(layout, program_.buffers.size());
+    float* out = vectors.mutable_data();
+    py::gil_scoped_release nogil;
+    std::lock_guard<ForkSafeMutex> turn(mutex_);
+    executor_.run_tail(views, offsets, count, view, threads, out);
+    return vectors;
+  }
+
+ private:
+  void check_embedding(const Batch& batch, long tokens) const {
+    for (const Instruction& instruction : program_.instructions)
+      if (const Embed* op = std::get_if<Embed>(&instruction)) {
+        check_rows(batch.ids, tokens, 0, op->tokens, "token id");
+        check_rows(batch.positions, tokens, op->position_offset, op->positions, "position");
+      }
+  }
+
+  static void check_packs(const Batch& batch, const Layouts& layouts) {
+    if (batch.shared_packs < 0 || batch.shared_packs > batch.packs) reject("shared_packs is out of range");
+    for (long turn = 0; turn < batch.packs; turn++) {
+      const long pack = batch.pack_order[turn];
+      const long tokens = batch.cu_seqlens[batch.pack_segments[pack + 1]] - batch.cu_seqlens[batch.pack_segments[pack]];
+      const Layout& layout = turn < batch.shared_packs ? layouts.shared : layouts.pack;
+      if (tokens > layout.rows) reject("a pack is larger than the arena was laid out for");
+    }
+  }
+
+  std::vector<Floats> make_results(const std::vector<PartialArrays>& partials, const Ints& cu_seqlens, Batch& batch) const {
+    std::vector<Floats> results;
+    for (const Instruction& instruction : program_.instructions)
+      if (const Pool* op = std::get_if<Pool>(&instruction)) {
+        const size_t index = results.size();
+        if (op->index != static_cast<int>(index) || index >= partials.size()) reject("pool needs its own partials");
+        results.emplace_back(std::vector<py::ssize_t>{partials[index].starts.size(), program_.width(op->x)});
+        batch.partials.push_back(view_partials(partials[index], results.back().mutable_data()));
+        check_partials(batch.partials.back(), cu_seqlens);
+      }
+    if (results.size() != partials.size()) reject("there are more partials than pool instructions");
+    return results;
+  }
+
+  void check_combines(const std::vector<Floats>& data, const std::vector<Partials>& views) const {
+    for (const Instruction& instruction : program_.instructions)
+      if (const Combine* op = std::get_if<Combine>(&instruction)) {
+        if (op->index < 0 || op->index >= static_cast<int>(data.size())) reject("combine: no such partials");
+        const Floats& array = data[op->index];
+        if (array.ndim() != 2 || array.shape(0) != views[op->index].count || array.shape(1) != program_.width(op->partials))
+          reject("combine: the partials have the wrong shape");
+      }
+  }
+
+  Program program_;
+  Executor executor_;
+  ForkSafeMutex mutex_;
+  std::vector<py::object> kept_;
+};
+
+double peak_gflops(const std::string& isa, int threads) {
+  struct Context {
+    const Kernels& kernels;
+    std::atomic<long> operations{0};
+  } context{kernels_of(isa)};
+  py::gil_scoped_release nogil;
+  const auto run = [](void* pointer, int) {
+    Context& c = *static_cast<Context*>(pointer);
+    c.operations += static_cast<long>(c.kernels.peak(10'000'000));
+  };
+  run_on_threads(threads, run, &context);  // warm the pool and the clocks
+  context.operations = 0;
+  const auto start = std::chrono::steady_clock::now();
+  run_on_threads(threads, run, &context);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  return static_cast<double>(context.operations) / seconds.count() / 1e9;
+}
+
+PartialArrays partials_from(const py::tuple& arrays) {
+  return {arrays[0].cast<Ints>(), arrays[1].cast<Ints>(), arrays[2].cast<Floats>(), arrays[3].cast<Floats>()};
+}
+
+std::vector<PartialArrays> all_partials(const py::list& list) {
+  std::vector<PartialArrays> all;
+  for (const auto& item : list) all.push_back(partials_from(item.cast<py::tuple>()));
+  return all;
+}
+
+LayoutArrays layout_from(const py::tuple& layout) {
+  return {layout[0].cast<Ints>(), layout[1].cast<long>(), layout[2].cast<long>()};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_csrc, module) {
+  module.doc() = "Longspan's CPU executor.";
+  module.def("tiers", &supported_tiers, "The instruction tiers that this machine supports, lowest first.");
+  module.def("peak_gflops", &peak_gflops, py::arg("isa"), py::arg("threads"),
+             "Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine.");
+  py::class_<PyProgram>(module, "Program")
+      .def(py::init<const std::vector<std::pair<std::string, long>>&, const std::vector<std::pair<std::string, py::dict>>&,
+                    int, const std::string&>(),
+           py::arg("buffers"), py::arg("instructions"), py::arg("output"), py::arg("isa"))
+      .def_property_readonly("isa", &PyProgram::isa)
+      .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
+      .def(
+          "run_body",
+          [](PyProgram& self, const Ids& ids, const Ids& positions, const Ints& cu_seqlens, const py::list& partials,
+             const Ints& pack_segments, const Ints& pack_order, long shared_packs, const py::tuple& pack,
+             const py::tuple& shared, const py::tuple& tile, int threads, py::object poll) {
+            return self.run_body(ids, positions, cu_seqlens, all_partials(partials), pack_segments, pack_order, shared_packs,
+                                 layout_from(pack), layout_from(shared), layout_from(tile), threads, std::move(poll));
+          },
+          py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
+          py::arg("pack_order"), py::arg("shared_packs"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
+      .def(
+          "run_tail",
+          [](PyProgram& self, const std::vector<Floats>& data, const py::list& partials, const std::vector<Ints>& cu_vectors,
+             const py::tuple& layout, int threads) {
+            return self.run_tail(data, all_partials(partials), cu_vectors, layout_from(layout), threads);
+          },
+          py::arg("data"), py::arg("partials"), py::arg("cu_vectors"), py::arg("layout"), py::arg("threads"));
+}
+
+}  // namespace longspan

@@ -1,0 +1,46 @@
+// Ctrl-C and progress while the GIL is released.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <exception>
+#include <utility>
+
+namespace longspan {
+
+namespace py = pybind11;
+
+// Calls back into Python at most ten times a second, and looks for Ctrl-C.
+class PythonPoll {
+ public:
+  explicit PythonPoll(py::object callback) : callback_(std::move(callback)) {}
+
+  static bool ask(void* self, long tokens) { return static_cast<PythonPoll*>(self)->ask_now(tokens); }
+
+  void raise_pending() {
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  bool ask_now(long tokens) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(100)) return false;
+    last_ = now;
+    py::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!callback_.is_none()) callback_(tokens);
+      return false;
+    } catch (...) {
+      error_ = std::current_exception();
+      return true;
+    }
+  }
+
+  py::object callback_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  std::exception_ptr error_;
+};
+
+}  // namespace longspan
