@@ -1,6 +1,6 @@
 """Says in one line what this machine lacks to build Longspan; run by the Makefile before anything is installed.
 
-It must run on any Python 3, so it uses nothing new.
+It must run on any Python 3.6 or newer, so it uses nothing newer.
 """
 
 import os
@@ -11,11 +11,10 @@ import sysconfig
 
 def problem():
     """What is missing, or None."""
-    version = "%d.%d" % sys.version_info[:2]
-    if sys.version_info < (3, 10):
-        return "Python 3.10 or newer is needed, and %s is %s: name another with make PYTHON=python3.12" % (
-            sys.executable,
-            version,
+    version = ".".join(map(str, sys.version_info[:2]))
+    if sys.version_info < (3, 10):  # noqa: UP036
+        return (
+            f"Python 3.10 or newer is needed, and {sys.executable} is {version}: make PYTHON=python3.12 names another"
         )
     try:
         import ensurepip  # noqa: F401
@@ -26,7 +25,7 @@ def problem():
         return "this Python's C headers are missing: install them (apt-get install python3-dev)"
     compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX", "").strip() else ["c++", "g++", "clang++"]
     if not any(shutil.which(compiler) for compiler in compilers):
-        return "no C++ compiler found (%s): install one (apt-get install g++)" % ", ".join(compilers)
+        return f"no C++ compiler found ({', '.join(compilers)}): install one (apt-get install g++)"
     return None
 
 

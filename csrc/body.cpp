@@ -240,6 +240,7 @@ struct Run {
   Poll poll;
   char* token_arena;
   char* tile_arena;
+  long lanes;
   TeamState team;
   std::atomic<long> next_turn;
   std::atomic<long> tokens_done{0};
@@ -266,8 +267,9 @@ struct Run {
     return true;
   }
 
-  // Each thread takes packs and runs the whole program on them, alone.
+  // Each thread takes packs and runs the whole program on them, alone. There are no more lanes in the arena than packs.
   void own_packs(int thread) {
+    if (thread >= lanes) return;
     Team alone(1, 0, nullptr);
     char* tokens = token_arena + thread * layouts.pack.bytes;
     char* tiles = tile_arena + thread * layouts.tile.bytes;
@@ -286,7 +288,7 @@ bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads,
   const long lanes = std::min<long>(threads, batch.packs - batch.shared_packs);
   const size_t tokens = std::max(batch.shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
   arena_.grow(tokens + threads * layouts.tile.bytes);
-  Run run{program_,       batch, layouts, prepare(batch), poll, arena_.data(), arena_.data() + tokens, TeamState(threads),
+  Run run{program_,       batch, layouts, prepare(batch), poll, arena_.data(), arena_.data() + tokens, lanes, TeamState(threads),
           {batch.shared_packs}, {0},   {batch.packs * static_cast<long>(program_.instructions.size()) + 1},
           {false}};
   struct Context {

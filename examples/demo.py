@@ -100,7 +100,8 @@ def context(document: Any) -> str:
             sizes.append(tail.end - head.start)
     if not sizes:
         return "none"
-    return f"a passage saw {min(sizes):,} to {max(sizes):,} tokens of the document, {sum(sizes) / len(sizes):,.0f} on average"
+    mean = sum(sizes) / len(sizes)
+    return f"a passage saw {min(sizes):,} to {max(sizes):,} tokens of the document, {mean:,.0f} on average"
 
 
 def windows(document: Any) -> str:

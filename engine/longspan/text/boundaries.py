@@ -117,8 +117,9 @@ def _ends_sentence(codes: Codes, abbreviated: Bool, before: Int32, here: Int32, 
         last -= _lookup("closer", codes[last]) & (last > 0)
     # A stop within a sentence is followed by lower case ("e.g. this") or part of an abbreviation ("Dr. No").
     within = (codes[last] == ord(".")) & (abbreviated[last] | _lookup("lower", codes[here]))
-    ends = _lookup("stop", codes[last]) & gap & ~within
-    return ends | (_lookup("wide stop", codes[last]) & ~_lookup("clings", codes[here]))
+    narrow = _lookup("stop", codes[last]) & gap & ~within
+    ends: Bool = narrow | (_lookup("wide stop", codes[last]) & ~_lookup("clings", codes[here]))
+    return ends
 
 
 def _find_newlines(codes: Codes) -> Int32:

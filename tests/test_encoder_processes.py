@@ -1,0 +1,164 @@
+"""An encoder in other processes: pickled, spawned, forked and interrupted."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from longspan import Encoder
+
+TEXTS = ["The weather is lovely today.", "", "naïve 😀 " * 40]
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """A script in a fresh interpreter, which finds the packages that this one finds."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
+
+
+def test_pickle_keeps_the_settings(minilm: Path) -> None:
+    encoder = Encoder(minilm, prompts={"query": "Q: "}, truncate_dim=64, similarity_fn_name="dot", threads=1)
+    encoder.max_seq_length = 40
+    encoder.long_text = "truncate"
+    encoder.prompts["later"] = "L: "
+    copy = pickle.loads(pickle.dumps(encoder))
+    names = ("max_seq_length", "long_text", "prompts", "truncate_dim", "similarity_fn_name", "default_prompt_name")
+    assert {name: getattr(copy, name) for name in names} == {name: getattr(encoder, name) for name in names}
+    assert same_bits(copy.encode_query(TEXTS[:2]), encoder.encode_query(TEXTS[:2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("similarity_fn_name", "dot"), ("default_prompt_name", "query"), ("truncate_dim", None), ("long_text", "error")],
+)
+def test_pickle_keeps_what_was_set_later(minilm: Path, name: str, value: str | None) -> None:
+    encoder = Encoder(minilm, prompts={"query": "Q: "}, truncate_dim=64)
+    setattr(encoder, name, value)
+    assert getattr(pickle.loads(pickle.dumps(encoder)), name) == value
+
+
+@pytest.mark.slow
+def test_spawned_process(minilm: Path, tmp_path: Path) -> None:
+    """What multiprocessing's "spawn" does, by a script, since a test module cannot be imported by name."""
+    script = """
+        import multiprocessing, pathlib, sys
+        import numpy as np
+        from longspan import Encoder
+
+        if __name__ == "__main__":
+            encoder = Encoder(sys.argv[1])
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                np.save(sys.argv[2], pool.apply(Encoder.encode, (encoder, eval(sys.argv[3]))))
+    """
+    child = start(script, minilm, tmp_path / "vectors.npy", repr(TEXTS))
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    assert same_bits(np.load(tmp_path / "vectors.npy"), Encoder(minilm).encode(TEXTS))
+
+
+@pytest.mark.slow
+def test_forked_child(minilm: Path) -> None:
+    """The child has none of the parent's worker threads and must start its own."""
+    script = """
+        import os, signal, sys
+        from longspan import Encoder
+
+        encoder = Encoder(sys.argv[1], threads=2)
+        texts = eval(sys.argv[2]) * 50
+        expected = encoder.encode(texts).tobytes()
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                os._exit(0 if encoder.encode(texts).tobytes() == expected else 3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert encoder.encode(texts).tobytes() == expected
+    """
+    child = start(script, minilm, repr(TEXTS))
+    _, errors = child.communicate(timeout=100)
+    assert child.returncode == 0, errors
+
+
+@pytest.mark.slow
+def test_fork_while_another_thread_encodes(minilm: Path) -> None:
+    script = """
+        import os, signal, sys, threading, time
+        from longspan import Encoder
+
+        encoder = Encoder(sys.argv[1], threads=2)
+        expected = encoder.encode(["a text"]).tobytes()
+        stop = threading.Event()
+
+        def work():
+            while not stop.is_set():
+                encoder.encode(["a text " * 100] * 8)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        for _ in range(10):
+            time.sleep(0.01)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                os._exit(0 if encoder.encode(["a text"]).tobytes() == expected else 3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        stop.set()
+        worker.join()
+    """
+    child = start(script, minilm)
+    _, errors = child.communicate(timeout=100)
+    assert child.returncode == 0, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", ["many short texts", "one text in windows", "long segments"])
+def test_interrupt(minilm: Path, threads: int, shape: str) -> None:
+    """Ctrl-C ends the call within 2 s, and the encoder can be used again."""
+    script = """
+        import signal, sys, time
+        from longspan import Encoder
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        shape, encoder = sys.argv[2], Encoder(sys.argv[1], threads=int(sys.argv[3]))
+        expected = encoder.encode("a text").tobytes()
+        if shape == "long segments":
+            encoder.max_seq_length = 512
+        text = "The cat sat on the mat, and the dog looked at it. "
+        print("begin", flush=True)
+        try:
+            encoder.encode(["a short text"] * 200_000 if shape == "many short texts" else text * 40_000)
+        except KeyboardInterrupt:
+            stopped = time.time()
+            assert encoder.encode("a text").tobytes() == expected
+            print(stopped, flush=True)
+            raise
+    """
+    child = start(script, minilm, shape, threads)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "begin\n"
+    time.sleep(1.5)  # now it is past tokenising the first slice
+    sent = time.time()
+    child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=60)
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    assert child.returncode == -signal.SIGINT
+    assert float(output) - sent < 2
+    assert time.time() - sent < 4
