@@ -32,8 +32,8 @@ class OnnxRuntime:
         with tempfile.TemporaryDirectory(prefix="benchmark-onnx-") as folder, _quiet():
             self._graph = _export(model, Path(folder), precision).read_bytes()
         self._sessions: dict[int, Any] = {}
-        self.settings: Sequence[Setting] = tuple({"at_once": n, "batch": b} for n in (1, cores()) for b in (8, 16, 32))
-        self._at_once, self._batch = 1, 32
+        self.settings: Sequence[Setting] = tuple({"at_once": n, "batch": b} for n in (1, cores()) for b in (8, 16))
+        self._at_once, self._batch = 1, 16
 
     def _session(self, threads: int) -> Any:
         if threads not in self._sessions:

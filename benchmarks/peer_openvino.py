@@ -32,9 +32,9 @@ class OpenVino:
         self._converted: Any = converted
         self._batcher = Batcher(model, max_length)
         self._single: Any = self._compile({"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
-        streams = sorted({1, 2, cores()})
-        self.settings: Sequence[Setting] = tuple({"streams": s, "batch": b} for s in streams for b in (8, 16, 32, 64))
-        self._queues: dict[int, Any] = {}
+        streams = sorted({1, cores()})
+        self.settings: Sequence[Setting] = tuple({"streams": s, "batch": b} for s in streams for b in (8, 16, 32))
+        self._streams = 0
         self.use(self.settings[0])
 
     def _compile(self, extra: dict[str, str]) -> Any:
@@ -45,11 +45,11 @@ class OpenVino:
         return self._core.compile_model(self._converted, "CPU", common | extra)
 
     def use(self, setting: Setting) -> None:
-        streams, self._batch = setting["streams"], setting["batch"]
-        if streams not in self._queues:
-            compiled = self._compile({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(streams)})
-            self._queues[streams] = self._openvino.AsyncInferQueue(compiled, streams)
-        self._queue: Any = self._queues[streams]
+        self._batch = setting["batch"]
+        if setting["streams"] != self._streams:  # one compiled model at a time: each keeps gigabytes of shapes
+            self._streams = setting["streams"]
+            compiled = self._compile({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(self._streams)})
+            self._queue: Any = self._openvino.AsyncInferQueue(compiled, self._streams)
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         if len(texts) == 1:

@@ -54,7 +54,7 @@ class Longspan:
 class SentenceTransformers:
     """sentence-transformers on torch, which sorts by length itself; the batch size is chosen by trial."""
 
-    settings: Sequence[Setting] = tuple({"batch": size} for size in (8, 16, 32, 64))
+    settings: Sequence[Setting] = tuple({"batch": size} for size in (8, 16, 32))
 
     def __init__(self, name: str, model: Path, max_length: int, precision: str) -> None:
         self.name, self.precision = name, precision

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .metrics import unit_rows
 from .peers import Implementation, Setting
 
-TUNING_TEXTS = 300
+TUNING_TEXTS = 150
 SINGLE_CALLS = 50  # latency: calls in a row per round
 Report = Callable[[str], None]
 

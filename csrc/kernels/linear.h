@@ -9,42 +9,53 @@ namespace {
 
 constexpr int kTileColumns = kTileVectors * W;
 
-// Runs `finish(sums, rows, row, column)` on every register tile of the product; `sums` is [rows][kTileColumns] with
-// the bias not yet added. Rows run inside columns: a group of columns stays in the near cache while rows stream by.
+// Sums of a register tile: [rows][stride], for the columns from `column` on. The bias is not yet added.
+struct Sums {
+  const float* data;
+  long stride;
+  int rows;
+  long row, column, columns;
+
+  const float* at(int i, long j) const { return data + i * stride + j; }
+};
+
+template <int Vectors, class Finish>
+inline void column_group(const Matrix& x, const Panels& weight, long row0, long row1, long column, long columns,
+                         Finish& finish) {
+  alignas(64) float sums[kTileRows * Vectors * W];
+  const long panel = weight.k * kLine;
+  const Lines right{weight.data + column / kLine * panel + column % kLine, kLine, panel};
+  for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
+    blocked_tile<Rows, Vectors>(RowMajor{x.row(row0 + row), x.stride}, right, weight.k, sums);
+    finish(Sums{sums, Vectors * W, Rows, row0 + row, column, columns});
+  });
+}
+
+// Calls finish(Sums) for every register tile of the product. Rows run inside columns: a group of columns stays in the
+// near cache while rows stream by. A tile never reaches beyond the last panel.
 template <class Finish>
 inline void product(const Matrix& x, const Panels& weight, long row0, long row1, long column0, long column1,
                     Finish finish) {
-  alignas(64) float sums[kTileRows * kTileColumns];
-  const long panel = weight.k * kLine;
-  for (long column = column0; column < column1; column += kTileColumns) {
-    const float* data = weight.data + (column / kLine) * panel + column % kLine;
-    const Lines right{data, kLine, panel};
-    for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
-      blocked_tile<Rows, kTileVectors>(RowMajor{x.row(row0 + row), x.stride}, right, weight.k, sums);
-      finish(sums, Rows, row0 + row, column);
-    });
-  }
+  long column = column0;
+  for (; column + kTileColumns <= column1; column += kTileColumns)
+    column_group<kTileVectors>(x, weight, row0, row1, column, kTileColumns, finish);
+  for (; column < column1; column += W)
+    column_group<1>(x, weight, row0, row1, column, min_long(W, column1 - column), finish);
 }
 
 template <Activation activation>
 void linear_as(const LinearArgs& args, long row0, long row1, long column0, long column1) {
-  product(args.x, args.weight, row0, row1, column0, column1, [&](float* sums, int rows, long row, long column) {
-    const long columns = min_long(kTileColumns, args.weight.columns - column);
-    for (int i = 0; i < rows; i++) {
-      float* out = args.out.row(row + i) + column;
-      const float* residual = args.residual.data ? args.residual.row(row + i) + column : nullptr;
-      for (long j = 0; j < columns; j += W) {
-        V value = load(sums + i * kTileColumns + j);
-        if (args.weight.bias) value += load(args.weight.bias + column + j);
+  product(args.x, args.weight, row0, row1, column0, column1, [&](const Sums& sums) {
+    for (int i = 0; i < sums.rows; i++) {
+      float* out = args.out.row(sums.row + i) + sums.column;
+      const float* residual = args.residual.data ? args.residual.row(sums.row + i) + sums.column : nullptr;
+      for (long j = 0; j < sums.columns; j += W) {
+        const int n = (int)min_long(W, sums.columns - j);
+        V value = load(sums.at(i, j));
+        if (args.weight.bias) value += load(args.weight.bias + sums.column + j);
         value = activate<activation>(value);
-        if (j + W <= columns) {
-          if (residual) value += load(residual + j);
-          store(out + j, value);
-        } else {
-          const int left = (int)(columns - j);
-          if (residual) value += load_n(residual + j, left);
-          store_n(out + j, value, left);
-        }
+        if (residual) value += load_some(residual + j, n);
+        store_some(out + j, value, n);
       }
     }
   });
@@ -77,17 +88,22 @@ inline float* head_slot(const QkvArgs& args, long row, long column) {
   return base + (local * args.tokens + row) * args.head_size + within;
 }
 
+// Stores `Run` columns of a tile, from its column j on; they lie in one head.
+template <int Run>
+inline void store_run(const QkvArgs& args, const Sums& sums, long j) {
+  float* slot = head_slot(args, sums.row, sums.column + j);
+  const V bias = args.weight.bias ? load_some(args.weight.bias + sums.column + j, Run) : zero();
+  for (int i = 0; i < sums.rows; i++)
+    store_some(slot + i * args.head_size, load_some(sums.at(i, j), Run) + bias, Run);
+}
+
 void qkv(const QkvArgs& args, long row0, long row1, long column0, long column1) {
-  constexpr int kRun = W < 8 ? W : 8;
-  product(args.x, args.weight, row0, row1, column0, column1, [&](float* sums, int rows, long row, long column) {
-    const long columns = min_long(kTileColumns, args.weight.columns - column);
-    for (long j = 0; j < columns; j += kRun) {
-      float* slot = head_slot(args, row, column + j);
-      const float* bias = args.weight.bias ? args.weight.bias + column + j : nullptr;
-      for (int i = 0; i < rows; i++)
-        for (int lane = 0; lane < kRun; lane++)
-          slot[i * args.head_size + lane] = sums[i * kTileColumns + j + lane] + (bias ? bias[lane] : 0.0f);
-    }
+  product(args.x, args.weight, row0, row1, column0, column1, [&](const Sums& sums) {
+    constexpr int kRun = W < 8 ? W : 8;
+    if (args.head_size % W == 0)
+      for (long j = 0; j < sums.columns; j += W) store_run<W>(args, sums, j);
+    else
+      for (long j = 0; j < sums.columns; j += kRun) store_run<kRun>(args, sums, j);
   });
 }
 

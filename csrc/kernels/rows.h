@@ -52,13 +52,6 @@ inline float row_sum(long width, Term term) {
   return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-inline V load_some(const float* p, int n) { return n == W ? load(p) : load_n(p, n); }
-
-inline void store_some(float* p, V v, int n) {
-  if (n == W) store(p, v);
-  else store_n(p, v, n);
-}
-
 // `v` in the first n lanes, zero in the others.
 inline V keep_n(V v, int n) {
   if (n == W) return v;

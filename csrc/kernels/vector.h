@@ -14,6 +14,13 @@ constexpr int kBlock = 256;  // every sum along K or along rows runs in blocks o
 
 inline V load(const float* p) { return (V) * (const UnalignedV*)p; }
 inline void store(float* p, V v) { *(UnalignedV*)p = (UnalignedV)v; }
+inline V load_some(const float* p, int n) { return n == W ? load(p) : load_n(p, n); }
+
+inline void store_some(float* p, V v, int n) {
+  if (n == W) store(p, v);
+  else store_n(p, v, n);
+}
+
 inline V zero() { return V{}; }
 inline V broadcast(float x) { return x - V{}; }  // x - 0 keeps the sign of zero, x + 0 does not
 

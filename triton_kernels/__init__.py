@@ -1,0 +1,1 @@
+"""Longspan's GPU kernels; installed as `longspan.triton_kernels`."""
