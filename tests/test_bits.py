@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.texts import paragraphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.texts import paragraphs
 from longspan import Encoder, _csrc
 
 THREADS = (1, 2, 3)
@@ -47,8 +47,8 @@ class Tier:
 
 
 @pytest.fixture(scope="module", params=_csrc.tiers())
-def tier(request: pytest.FixtureRequest, minilm: Path) -> Iterator[Tier]:
-    yield Tier(minilm, request.param)
+def tier(request: pytest.FixtureRequest, minilm: Path) -> Tier:
+    return Tier(minilm, request.param)
 
 
 def test_tier_is_the_one_asked_for(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.texts import paragraphs
 from transformers import BertModel
 
-from benchmarks.texts import paragraphs
 from longspan import DocumentEmbedding, Encoder, InputError, InputTypeError, LongTextWarning, Window
 from longspan.text.windows import split_windows
 

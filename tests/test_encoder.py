@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.texts import paragraphs
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.texts import paragraphs
 from longspan import Encoder, InputError, LongTextWarning, Usage
 
 SENTENCES = ("The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium.")
@@ -105,8 +105,10 @@ def test_shapes(encoder: Encoder) -> None:
     assert encoder.encode("one").shape == (384,)
     assert encoder.encode(["one"]).shape == (1, 384)
     assert encoder.encode(("one", "two")).shape == (2, 384)
-    assert encoder.encode(np.array(["one", "two", "three"])).shape == (3, 384)
-    for empty in ([], ()):
+    array: Any = np.array(["one", "two", "three"])
+    assert encoder.encode(array).shape == (3, 384)
+    empty: Any
+    for empty in ([], (), iter(())):
         vectors = encoder.encode(empty)
         assert (vectors.shape, vectors.dtype) == ((0, 384), np.float32)
     assert encoder.encode([], return_usage=True)[1] == []

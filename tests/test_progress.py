@@ -96,10 +96,14 @@ def test_an_empty_call(bars: list[Bar]) -> None:
 
 
 def test_an_error_closes_the_bar_where_it_stands(bars: list[Bar]) -> None:
-    with pytest.raises(KeyError), Progress(True, 100) as progress:
-        progress.begin(50, 100)
-        progress.reach(20)
-        raise KeyError
+    def work() -> None:
+        with Progress(True, 100) as progress:
+            progress.begin(50, 100)
+            progress.reach(20)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
     assert (bars[0].n, bars[0].closed) == (20, True)
 
 

@@ -41,7 +41,8 @@ def test_names() -> None:
 def test_all_pairs(name: SimilarityName, n: int, m: int, d: int) -> None:
     a, b = vectors(n, d), vectors(m, d, seed=1)
     ours, theirs = similarity(a, b, name), ALL_PAIRS[name](a, b).numpy()
-    assert (ours.shape, ours.dtype) == ((n, m), np.float32)
+    assert ours.shape == (n, m)
+    assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -50,7 +51,8 @@ def test_all_pairs(name: SimilarityName, n: int, m: int, d: int) -> None:
 def test_row_pairs(name: SimilarityName, n: int, d: int) -> None:
     a, b = vectors(n, d), vectors(n, d, seed=1)
     ours, theirs = similarity_pairwise(a, b, name), ROW_PAIRS[name](torch.tensor(a), torch.tensor(b)).numpy()
-    assert (ours.shape, ours.dtype) == ((n,), np.float32)
+    assert ours.shape == (n,)
+    assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-4)  # theirs adds 1e-6 to the differences
     np.testing.assert_allclose(ours, np.diag(similarity(a, b, name)), rtol=1e-4, atol=1e-4)
 

@@ -268,9 +268,11 @@ class ReferenceExecutor:
         self.device = device
         self._weights = load_weights(body, tensors, dtype=dtype, device=device)
 
-    def run_body(self, batch: PackedBatch) -> tuple[Float32, ...]:
-        """One float32 array [P_i, D] per `pool`, by ascending index."""
+    def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
+        """One float32 array [P_i, D] per `pool`, by ascending index; `poll` is told once that all tokens are done."""
         buffers = execute(self.body, {}, self._weights, batch)
+        if poll is not None:
+            poll(batch.tokens)
         pools = sorted((op for op in self.body.instructions if isinstance(op, ops.Pool)), key=lambda op: op.index)
         return tuple(buffers[op.out.name].float().cpu().numpy() for op in pools)
 
