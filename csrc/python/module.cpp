@@ -10,6 +10,7 @@
 #include "../executor.h"
 #include "../isa.h"
 #include "../program.h"
+#include "../quantize.h"
 #include "../threads.h"
 #include "batch.h"
 #include "instructions.h"
@@ -174,6 +175,22 @@ LayoutArrays layout_from(const py::tuple& layout) {
   return {layout[0].cast<Ints>(), layout[1].cast<long>(), layout[2].cast<long>()};
 }
 
+// Vectors [n, d] as bytes: [n, d] by ranges, or [n, ceil(d / 8)] as bits. The caller views them as int8 or uint8.
+py::array_t<uint8_t> quantize(const Floats& vectors, const std::string& precision, const Floats& low, const Floats& step) {
+  if (vectors.ndim() != 2) reject("vectors must be a matrix");
+  const long rows = vectors.shape(0), width = vectors.shape(1);
+  const bool bits = precision == "binary" || precision == "ubinary";
+  const int offset = precision == "int8" || precision == "binary" ? 128 : 0;
+  if (!bits && precision != "int8" && precision != "uint8") reject("unknown precision '" + precision + "'");
+  if (!bits && (low.size() != width || step.size() != width)) reject("the ranges have another dimension than the vectors");
+  py::array_t<uint8_t> out({rows, bits ? (width + 7) / 8 : width});
+  uint8_t* data = out.mutable_data();
+  py::gil_scoped_release nogil;
+  if (bits) quantize_bits(vectors.data(), rows, width, offset, data);
+  else quantize_bytes(vectors.data(), rows, width, low.data(), step.data(), offset, data);
+  return out;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_csrc, module) {
@@ -181,6 +198,8 @@ PYBIND11_MODULE(_csrc, module) {
   module.def("tiers", &supported_tiers, "The instruction tiers that this machine supports, lowest first.");
   module.def("peak_gflops", &peak_gflops, py::arg("isa"), py::arg("threads"),
              "Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine.");
+  module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
+             "Vectors [n, d] as bytes.");
   py::class_<PyProgram>(module, "Program")
       .def(py::init<const std::vector<std::pair<std::string, long>>&, const std::vector<std::pair<std::string, py::dict>>&,
                     int, const std::string&>(),

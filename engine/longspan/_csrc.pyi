@@ -18,6 +18,9 @@ def tiers() -> list[str]:
 def peak_gflops(isa: str, threads: int) -> float:
     """Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine."""
 
+def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32) -> npt.NDArray[np.uint8]:
+    """Vectors [n, d] as bytes: [n, d] by ranges (int8, uint8), or [n, ceil(d / 8)] as bits (binary, ubinary)."""
+
 class Program:
     """A program with its weights bound and packed."""
 

@@ -1,0 +1,87 @@
+"""Output precision: float32 vectors as int8, uint8 or bits, with sentence-transformers' meaning of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _csrc
+from ..batch import Float32
+from ..errors import InputError
+
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+Vectors = npt.NDArray[Any]
+
+_LEVELS = 255
+_NONE = np.zeros(0, np.float32)
+
+
+def check_precision(value: str) -> Precision:
+    """The precision by name.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+    for known in get_args(Precision):
+        if value == known:
+            precision: Precision = known
+            return precision
+    raise InputError(f"precision is {value!r}, expected one of {', '.join(get_args(Precision))}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranges:
+    """What int8 and uint8 map to their 256 levels, per component.
+
+    Attributes:
+        low, high: [d] float32.
+    """
+
+    low: Float32
+    high: Float32
+
+    @classmethod
+    def of(cls, vectors: Float32) -> Ranges:
+        """The least and greatest value of each component over calibration vectors [n, d].
+
+        Raises:
+            InputError: there are fewer than two vectors, or one is not finite.
+        """
+        if len(vectors) < 2:
+            raise InputError(f"calibration needs at least 2 texts, got {len(vectors)}")
+        bad = np.flatnonzero(~np.isfinite(vectors).all(1))
+        if len(bad):
+            raise InputError(f"calibration text {bad[0]} has a vector that is not finite")
+        return cls(vectors.min(0), vectors.max(0))
+
+    @property
+    def step(self) -> Float32:
+        """[d] the width of one level; 1 where a component never changes."""
+        step = (self.high - self.low) / np.float32(_LEVELS)
+        return np.where(step == 0, np.float32(1), step).astype(np.float32)
+
+
+def to_precision(vectors: Float32, precision: Precision, ranges: Ranges | None) -> Vectors:
+    """Vectors [n, d] in an output precision.
+
+    int8 and uint8: floor((x - low) / step) clipped to 0 .. 255, minus 128 for int8. ubinary: one bit per component, set
+    where x > 0, packed most significant bit first; binary: the same bytes minus 128, as int8.
+
+    Raises:
+        InputError: int8 or uint8 without ranges.
+    """
+    if precision == "float32":
+        return vectors
+    if precision in ("binary", "ubinary"):
+        data = _csrc.quantize(vectors, precision, _NONE, _NONE)
+    elif ranges is None:
+        raise InputError(
+            f"precision {precision!r} needs ranges for vectors of {vectors.shape[-1]} components: call "
+            "encoder.calibrate(texts) with texts like yours first"
+        )
+    else:
+        data = _csrc.quantize(vectors, precision, ranges.low, ranges.step)
+    return data.view(np.int8) if precision in ("int8", "binary") else data
