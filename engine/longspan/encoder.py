@@ -6,17 +6,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-import numpy as np
-
 from .batch import Float32
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SimilarityName
-from .encoding import Options, Spans, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
+from .chunk_plan import as_list, is_count, plan_chunks
+from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
 from .pipeline import Pipeline
+from .pooling.precision import Precision, Ranges, check_precision
 from .results import DocumentEmbedding
 from .similarity import SIMILARITIES, similarity, similarity_pairwise
+from .text.chunkers import Spans
 from .text.inputs import check_texts
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 class ChunkOptions(TypedDict, total=False):
     """The keyword arguments of `Encoder.encode_chunks`, for type checkers."""
 
-    chunk_tokens: int
+    chunk_tokens: int | Sequence[int]
     spans: Spans | Sequence[Spans] | None
+    splitter: Any
+    joiner: str
+    chunk_overlap: int
     window_overlap: int | None
     prompt_name: str | None
     prompt: str | None
+    precision: Precision
     normalize_embeddings: bool
     truncate_dim: int | None
     long_text: str
@@ -99,6 +104,7 @@ class Encoder:
         self.similarity_fn_name = _checked_similarity(similarity_fn_name) or recipe.similarity_fn_name or "cosine"
         self.truncate_dim = recipe.truncate_dim if truncate_dim is None else truncate_dim
         self._dimension(None)
+        self._ranges: Mapping[int, Ranges] = {}
         self._max_seq_length = min(recipe.max_seq_length or self._pipeline.positions, self._pipeline.positions)
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
@@ -150,7 +156,7 @@ class Encoder:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
-        precision: Literal["float32"] = "float32",
+        precision: Precision = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | None = None,
@@ -168,7 +174,7 @@ class Encoder:
             batch_size: accepted for compatibility; texts are packed by tokens, so there is nothing to choose.
             show_progress_bar: by default only where the logger "longspan" is at INFO.
             output_value: "token_embeddings" gives a list of [n_i, D] matrices, special tokens included.
-            precision: of the result.
+            precision: "int8" and "uint8" need `calibrate` first; "binary" and "ubinary" pack one bit per component.
             convert_to_numpy: False gives a list of torch tensors.
             convert_to_tensor: gives one torch tensor instead of a numpy array.
             device: accepted for compatibility; must be the encoder's own.
@@ -183,14 +189,14 @@ class Encoder:
         Raises:
             InputError: an input or an option is not usable; the message names it.
         """
-        self._check_call(device, precision)
-        texts, single = _as_list(inputs)
-        options = Options(
-            prompt=self._prompt(prompt_name, prompt),
-            max_seq_length=self._max_seq_length,
-            long_text=check_long_text(self.long_text),
-            dimension=self._dimension(truncate_dim),
-            unit=self._pipeline.unit or normalize_embeddings,
+        self._check_device(device)
+        texts, single = as_list(inputs)
+        options = self._options(
+            self._prompt(prompt_name, prompt),
+            self.long_text,
+            truncate_dim,
+            normalize_embeddings,
+            precision,
             show_progress=show_progress_bar,
         )
         result: Any
@@ -235,17 +241,23 @@ class Encoder:
     ) -> DocumentEmbedding: ...
 
     @overload
-    def encode_chunks(self, documents: Sequence[str], **options: Unpack[ChunkOptions]) -> list[DocumentEmbedding]: ...
+    def encode_chunks(
+        self, documents: Sequence[str] | Sequence[Sequence[str]], **options: Unpack[ChunkOptions]
+    ) -> list[DocumentEmbedding]: ...
 
     def encode_chunks(
         self,
-        documents: str | Sequence[str],
+        documents: str | Sequence[str] | Sequence[Sequence[str]],
         *,
-        chunk_tokens: int = 256,
+        chunk_tokens: int | Sequence[int] = 256,
         spans: Spans | Sequence[Spans] | None = None,
+        splitter: Any = None,
+        joiner: str = " ",
+        chunk_overlap: int = 0,
         window_overlap: int | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        precision: Precision = "float32",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         long_text: str = "window",
@@ -253,15 +265,23 @@ class Encoder:
     ) -> DocumentEmbedding | list[DocumentEmbedding]:
         """Embed each document in one pass, and pool every chunk from token vectors that know the whole window.
 
+        What the chunks are is said by one of `chunk_tokens`, `spans`, `splitter`, or the documents themselves.
+
         Args:
-            documents: one document or a list of documents, of any length.
-            chunk_tokens: the most tokens of a chunk; chunks end at sentence or word boundaries near it.
-            spans: the chunks themselves, as (start, end) pairs of code points; for a list of documents, such a list per
-                document. They may overlap.
+            documents: one document or a list of documents, of any length. A document may be given as a list of its
+                chunks, which are joined by `joiner`.
+            chunk_tokens: the most tokens of a chunk; chunks end at sentence or word boundaries near it. Several sizes,
+                such as (128, 512), give several levels from one pass.
+            spans: the chunks as (start, end) pairs of code points; for a list of documents, such a list per document.
+                They may overlap.
+            splitter: a callable from a text to its pieces (strings, pairs of code points, or Chonkie's chunks), or an
+                object with `split_text` (LangChain's splitters).
+            joiner: what stands between the chunks of a document that is given as a list of chunks.
+            chunk_overlap: how many tokens a chunk repeats from the one before, at most; with `chunk_tokens`.
             window_overlap: tokens that neighbouring windows share where a document is longer than the model's maximum;
                 by default a quarter of a window. Each token counts in the window where it has most context.
             prompt_name, prompt: as for `encode_document`. A chunk never pools the prompt.
-            normalize_embeddings, truncate_dim, show_progress_bar: as for `encode`.
+            precision, normalize_embeddings, truncate_dim, show_progress_bar: as for `encode`.
             long_text: what becomes of documents longer than the model's maximum.
 
         Returns:
@@ -270,28 +290,39 @@ class Encoder:
         Raises:
             InputError: a document, a span or an option is not usable; the message names it.
         """
-        texts, single = _as_list(documents, "documents")
-        if not _is_count(chunk_tokens, 1):
-            raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1")
-        if window_overlap is not None and not _is_count(window_overlap, 0):
+        plan = plan_chunks(documents, chunk_tokens, spans, splitter, joiner, chunk_overlap)
+        if window_overlap is not None and not is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
-        all_spans: Any = [spans] if single and spans is not None else spans
-        if all_spans is not None and len(all_spans) != len(texts):
-            raise InputError(f"spans has {len(all_spans)} lists for {len(texts)} documents")
-        options = Options(
-            prompt=self._prompt(self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
-            max_seq_length=self._max_seq_length,
-            long_text=check_long_text(long_text),
-            dimension=self._dimension(truncate_dim),
-            unit=self._pipeline.unit or normalize_embeddings,
-            window_overlap=window_overlap,
+        options = self._options(
+            self._prompt(self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
+            long_text,
+            truncate_dim,
+            normalize_embeddings,
+            precision,
             show_progress=show_progress_bar,
+            window_overlap=window_overlap,
             what="documents",
         )
-        results, usages = embed_chunks(self._pipeline, texts, options, chunk_tokens, all_spans)
+        results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
             warn_long_texts(usages, options, stacklevel=2)
-        return results[0] if single else results
+        return results[0] if plan.single else results
+
+    # --- calibration ---------------------------------------------------------------------------------------------
+
+    def calibrate(self, texts: Sequence[str], *, truncate_dim: int | None = None) -> None:
+        """Fix the ranges of int8 and uint8 vectors by texts like those to come; the ranges serve single texts too.
+
+        Args:
+            texts: at least two, better some hundreds.
+            truncate_dim: the dimension to calibrate for, if calls will ask for another than the default.
+
+        Raises:
+            InputError: there are too few texts, or one has a vector that is not finite.
+        """
+        dimension = self._dimension(truncate_dim)
+        vectors = self.encode(list(texts), truncate_dim=dimension)
+        self._ranges = {**self._ranges, dimension: Ranges.of(vectors)}
 
     # --- vectors to scores ---------------------------------------------------------------------------------------
 
@@ -327,30 +358,38 @@ class Encoder:
         dimension = self.truncate_dim if truncate_dim is None else truncate_dim
         if dimension is None:
             return whole
-        if not _is_count(dimension, 1) or dimension > whole:
+        if not is_count(dimension, 1) or dimension > whole:
             raise InputError(f"truncate_dim is {dimension!r}, expected an integer from 1 to the model's {whole}")
         return int(dimension)
 
-    def _check_call(self, device: str | None, precision: str) -> None:
+    def _check_device(self, device: str | None) -> None:
         if device is not None and str(device) != self.device:
             raise InputError(f"device is {device!r}, but this encoder is on {self.device!r}; make another one for it")
-        if precision != "float32":
-            raise InputError(f"precision is {precision!r}, expected 'float32'")
+
+    def _options(
+        self,
+        prompt: str,
+        long_text: str,
+        truncate_dim: int | None,
+        normalize_embeddings: bool,
+        precision: str,
+        **rest: Any,
+    ) -> Options:
+        dimension = self._dimension(truncate_dim)
+        return Options(
+            prompt=prompt,
+            max_seq_length=self._max_seq_length,
+            long_text=check_long_text(long_text),
+            dimension=dimension,
+            unit=self._pipeline.unit or normalize_embeddings,
+            precision=check_precision(precision),
+            ranges=self._ranges.get(dimension),
+            **rest,
+        )
 
 
 def _rebuild(arguments: dict[str, Any]) -> Encoder:
     return Encoder(**arguments)
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
-
-
-def _as_list(inputs: str | Sequence[str], where: str = "inputs") -> tuple[list[str], bool]:
-    """The texts, and whether it was a single one."""
-    if isinstance(inputs, str):
-        return check_texts([inputs], where), True
-    return check_texts(inputs, where), False
 
 
 def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:

@@ -13,13 +13,14 @@ from .batch import Float32, Partials
 from .errors import InputError, LongTextWarning
 from .pipeline import Pipeline, PromptedTokens
 from .pooling.partials import document_partials, join, span_partials, token_partials
+from .pooling.precision import Precision, Ranges, Vectors, empty_vectors, to_precision
 from .progress import Progress
-from .results import DocumentEmbedding, Usage
-from .text.chunks import Chunk, chunk_by_spans, chunk_by_tokens
+from .results import Chunks, DocumentEmbedding, Usage
+from .text.chunkers import Chunker
+from .text.chunks import Chunk
 from .text.packing import Document, PackedTexts
 
 LongText = Literal["window", "truncate", "error"]
-Spans = Sequence[tuple[int, int]]
 
 _SLICE_TEXTS = 4096
 _SLICE_CHARACTERS = 1 << 21
@@ -35,6 +36,8 @@ class Options:
         long_text: what becomes of longer texts.
         dimension: of the vectors.
         unit: whether vectors have unit length.
+        precision: of the vectors.
+        ranges: for int8 and uint8, from calibration.
         window_overlap: tokens that neighbouring windows share; None means a quarter of a window.
         show_progress: as in `Progress`.
         what: how the caller names the inputs, for messages.
@@ -45,6 +48,8 @@ class Options:
     long_text: LongText
     dimension: int
     unit: bool
+    precision: Precision = "float32"
+    ranges: Ranges | None = None
     window_overlap: int | None = None
     show_progress: bool | None = None
     what: str = "inputs"
@@ -138,9 +143,9 @@ def _document(pipeline: Pipeline, tokens: PromptedTokens, index: int, options: O
     return document
 
 
-def embed_texts(pipeline: Pipeline, texts: Sequence[str], options: Options) -> tuple[Float32, list[Usage]]:
-    """One vector per text: [n, dimension] float32, and what was used of each."""
-    vectors = np.empty((len(texts), options.dimension), np.float32)
+def embed_texts(pipeline: Pipeline, texts: Sequence[str], options: Options) -> tuple[Vectors, list[Usage]]:
+    """One vector per text, [n, dimension] in the precision of the call, and what was used of each."""
+    vectors = empty_vectors(len(texts), options.dimension, options.precision)
     usages: list[Usage] = []
     include_prompt = pipeline.recipe.include_prompt
     with Progress(options.show_progress, sum(map(len, texts))) as progress:
@@ -149,8 +154,7 @@ def embed_texts(pipeline: Pipeline, texts: Sequence[str], options: Options) -> t
                 document_partials(part.packed, mode, include_prompt=include_prompt) for mode in pipeline.modes
             )
             pooled = pipeline.run_body(part.packed, partials, progress.reach)
-            rows = slice(part.start, part.start + len(part.texts))
-            vectors[rows] = pipeline.run_tail(pooled, partials, options.dimension, options.unit)
+            vectors[part.start : part.start + len(part.texts)] = finish(pipeline, pooled, partials, options)
             usages += part.usages
     return vectors, usages
 
@@ -169,7 +173,7 @@ def embed_tokens(pipeline: Pipeline, texts: Sequence[str], options: Options) -> 
 
 
 def embed_chunks(
-    pipeline: Pipeline, texts: Sequence[str], options: Options, chunk_tokens: int, spans: Sequence[Spans] | None
+    pipeline: Pipeline, texts: Sequence[str], options: Options, chunker: Chunker, sizes: Sequence[int]
 ) -> tuple[list[DocumentEmbedding], list[Usage]]:
     """Late-chunked vectors of documents: one pass over each one's windows.
 
@@ -177,8 +181,8 @@ def embed_chunks(
         pipeline: the checkpoint.
         texts: the documents.
         options: how they are treated.
-        chunk_tokens: the most tokens of a chunk, where no spans are given.
-        spans: given spans, in code points, per document.
+        chunker: says what the chunks are.
+        sizes: the chunker's levels by name, or nothing.
 
     Raises:
         InputError: a span is not usable.
@@ -187,49 +191,65 @@ def embed_chunks(
     usages: list[Usage] = []
     with Progress(options.show_progress, sum(map(len, texts))) as progress:
         for part in slices(pipeline, texts, options, progress, offsets=True):
-            chunks = [_chunks(part, i, chunk_tokens, spans, options.what) for i in range(len(part.texts))]
-            partials = tuple(_all_partials(pipeline, part, chunks, index) for index in range(len(pipeline.modes)))
+            levels = [_levels(part, i, chunker) for i in range(len(part.texts))]
+            partials = tuple(_all_partials(pipeline, part, levels, index) for index in range(len(pipeline.modes)))
             pooled = pipeline.run_body(part.packed, partials, progress.reach)
-            vectors = pipeline.run_tail(pooled, partials, options.dimension, options.unit)
-            results += _results(part, chunks, vectors)
+            vectors = finish(pipeline, pooled, partials, options)
+            results += _results(part, levels, vectors, sizes)
             usages += part.usages
     return results, usages
 
 
-def _chunks(part: Slice, i: int, chunk_tokens: int, spans: Sequence[Spans] | None, what: str) -> Sequence[Chunk]:
-    text, tokens = part.texts[i], part.tokens[i]
+def finish(
+    pipeline: Pipeline, pooled: tuple[Float32, ...], partials: tuple[Partials, ...], options: Options
+) -> Vectors:
+    """Partials to vectors in the precision of the call."""
+    vectors = pipeline.run_tail(pooled, partials, options.dimension, options.unit)
+    return to_precision(vectors, options.precision, options.ranges)
+
+
+def _levels(part: Slice, i: int, chunker: Chunker) -> list[list[Chunk]]:
+    tokens = part.tokens[i]
     kept = len(part.documents[i].ids)  # fewer than there are if the text was cut
     assert tokens.starts is not None
     assert tokens.ends is not None
-    starts, ends = tokens.starts[:kept], tokens.ends[:kept]
-    if spans is None:
-        return chunk_by_tokens(text, starts, ends, chunk_tokens)
-    try:
-        return chunk_by_spans(text, starts, ends, spans[part.start + i])
-    except InputError as error:
-        raise type(error)(f"{what}[{part.start + i}]: {error}") from None
+    return chunker(part.start + i, part.texts[i], tokens.starts[:kept], tokens.ends[:kept])
 
 
-def _all_partials(pipeline: Pipeline, part: Slice, chunks: Sequence[Sequence[Chunk]], index: int) -> Partials:
+def _all_partials(pipeline: Pipeline, part: Slice, levels: Sequence[list[list[Chunk]]], index: int) -> Partials:
+    """The documents themselves, then the chunks of each document, level by level."""
     mode = pipeline.modes[index]
     parts = [document_partials(part.packed, mode, include_prompt=pipeline.recipe.include_prompt)]
-    for i, mine in enumerate(chunks):
-        firsts = np.array([chunk.first for chunk in mine], np.int64)
-        lasts = np.array([chunk.last for chunk in mine], np.int64)
+    for i, mine in enumerate(levels):
+        chunks = [chunk for level in mine for chunk in level]
+        firsts = np.array([chunk.first for chunk in chunks], np.int64)
+        lasts = np.array([chunk.last for chunk in chunks], np.int64)
         parts.append(span_partials(part.packed, i, firsts, lasts, mode))
     return join(parts)
 
 
-def _results(part: Slice, chunks: Sequence[Sequence[Chunk]], vectors: Float32) -> Iterator[DocumentEmbedding]:
-    count = len(part.texts)
-    bounds = count + np.cumsum([0, *map(len, chunks)])
-    for i, (text, mine) in enumerate(zip(part.texts, chunks, strict=True)):
+def _results(
+    part: Slice, levels: Sequence[list[list[Chunk]]], vectors: Vectors, sizes: Sequence[int]
+) -> Iterator[DocumentEmbedding]:
+    row = len(part.texts)
+    for i, mine in enumerate(levels):
+        cut: list[Chunks] = []
+        for level in mine:
+            cut.append(_named(part.texts[i], level, vectors[row : row + len(level)]))
+            row += len(level)
         yield DocumentEmbedding(
-            vectors=vectors[bounds[i] : bounds[i + 1]],
-            spans=[(chunk.start, chunk.end) for chunk in mine],
+            chunks=cut[0],
+            levels=dict(zip(sizes, cut, strict=False)),
             vector=vectors[i],
             windows=part.documents[i].windows,
             n_tokens=len(part.tokens[i].ids),
-            token_spans=[(chunk.first, chunk.last) for chunk in mine],
-            _document=text,
         )
+
+
+def _named(text: str, chunks: Sequence[Chunk], vectors: Vectors) -> Chunks:
+    return Chunks(
+        vectors=vectors,
+        spans=[(chunk.start, chunk.end) for chunk in chunks],
+        token_spans=[(chunk.first, chunk.last) for chunk in chunks],
+        _document=text,
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .batch import Float32
+from .pooling.precision import Vectors
 from .text.windows import Window
 
 
@@ -25,23 +25,17 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DocumentEmbedding:
-    """One document's chunks, each with a vector that knows the document around it.
+class Chunks:
+    """One way of cutting a document, with a vector per chunk.
 
     Attributes:
-        vectors: [m, d] float32, one row per chunk.
+        vectors: [m, d], one row per chunk; float32, or what `precision` asked for.
         spans: m pairs [start, end) of code points of the document.
-        vector: [d] float32, the whole document's.
-        windows: what the model saw at a time, in tokens of the document; one window where the document fits.
-        n_tokens: the document's length in tokens.
         token_spans: m pairs [first, last) of tokens, the ones that each chunk pools.
     """
 
-    vectors: Float32
+    vectors: Vectors
     spans: Sequence[tuple[int, int]]
-    vector: Float32
-    windows: Sequence[Window]
-    n_tokens: int
     token_spans: Sequence[tuple[int, int]]
     _document: str = field(repr=False)
 
@@ -52,3 +46,44 @@ class DocumentEmbedding:
         """The text of one chunk."""
         start, end = self.spans[index]
         return self._document[start:end]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DocumentEmbedding:
+    """One document's chunks, each with a vector that knows the document around it.
+
+    Attributes:
+        chunks: the chunks; with several levels, those of the first.
+        levels: the chunks by their size in tokens, where sizes were asked for.
+        vector: [d], the whole document's.
+        windows: what the model saw at a time, in tokens of the document; one window where the document fits.
+        n_tokens: the document's length in tokens.
+    """
+
+    chunks: Chunks
+    levels: Mapping[int, Chunks]
+    vector: Vectors
+    windows: Sequence[Window]
+    n_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    @property
+    def vectors(self) -> Vectors:
+        """[m, d], one row per chunk of the first level."""
+        return self.chunks.vectors
+
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """m pairs [start, end) of code points of the document, of the first level."""
+        return self.chunks.spans
+
+    @property
+    def token_spans(self) -> Sequence[tuple[int, int]]:
+        """m pairs [first, last) of tokens, of the first level."""
+        return self.chunks.token_spans
+
+    def text(self, index: int) -> str:
+        """The text of one chunk of the first level."""
+        return self.chunks.text(index)

@@ -64,6 +64,14 @@ class Ranges:
         return np.where(step == 0, np.float32(1), step).astype(np.float32)
 
 
+def empty_vectors(count: int, dimension: int, precision: Precision) -> Vectors:
+    """Room for vectors: [count, dimension], or [count, ceil(dimension / 8)] where they are bits."""
+    if precision == "float32":
+        return np.empty((count, dimension), np.float32)
+    dtype = np.int8 if precision in ("int8", "binary") else np.uint8
+    return np.empty((count, -(-dimension // 8) if precision in ("binary", "ubinary") else dimension), dtype)
+
+
 def to_precision(vectors: Float32, precision: Precision, ranges: Ranges | None) -> Vectors:
     """Vectors [n, d] in an output precision.
 

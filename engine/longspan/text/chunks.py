@@ -28,7 +28,7 @@ class Chunk:
     last: int
 
 
-def chunk_by_tokens(text: str, starts: Int32 | Int64, ends: Int32 | Int64, size: int) -> list[Chunk]:
+def chunk_by_tokens(text: str, starts: Int32 | Int64, ends: Int32 | Int64, size: int, overlap: int = 0) -> list[Chunk]:
     """Cuts a document into chunks of at most `size` tokens that together own every token, in order.
 
     A chunk ends, by preference, at a blank line, the end of a sentence, the end of a line (each within the last half
@@ -41,17 +41,22 @@ def chunk_by_tokens(text: str, starts: Int32 | Int64, ends: Int32 | Int64, size:
         text: the document.
         starts, ends: [n] code points of the tokens, ascending.
         size: tokens of a chunk, at least 1.
+        overlap: how many of them it repeats from the chunk before, at most; a repetition begins between words.
 
     Raises:
-        InputError: `size` is below 1.
+        InputError: `size` is below 1, or `overlap` is not in [0, size).
     """
     if size < 1:
         raise InputError(f"a chunk has {size} tokens, expected at least 1")
+    if not 0 <= overlap < size:
+        raise InputError(f"the chunk overlap is {overlap}, expected 0 to {size - 1} (a chunk has {size} tokens)")
     if len(starts) == 0:
         return []
     places = find_places(text, starts, ends)
-    bounds = np.array(_choose(rank_boundaries(text, places), size), np.int64)
-    return _chunks(places, bounds)
+    ranks = rank_boundaries(text, places)
+    bounds = np.array(_choose(ranks, size - overlap), np.int64)
+    first, last = bounds[:-1], bounds[1:]
+    return _chunks(places, _reach_back(ranks, first, overlap) if overlap else first, last)
 
 
 def chunk_by_spans(text: str, starts: Int32 | Int64, ends: Int32 | Int64, spans: Sequence[Any]) -> list[Chunk]:
@@ -131,9 +136,18 @@ def _balance(ranks: Int8, start: int, count: int, size: int) -> int:
     return low + int(np.argmax(near * (2 * size + 2) - distance))
 
 
-def _chunks(places: Places, bounds: Int64) -> list[Chunk]:
-    """Chunks of neighbouring token ranges, with their spans trimmed."""
-    first, last = bounds[:-1], bounds[1:]
+def _reach_back(ranks: Int8, first: Int64, overlap: int) -> Int64:
+    """Where chunks begin if they repeat up to `overlap` tokens: at the earliest word, else at the earliest token."""
+    earliest = first.copy()
+    for rank in (LIMIT, WORD):
+        places = np.flatnonzero(ranks >= rank)
+        found = places[np.searchsorted(places, np.maximum(first - overlap, 0))]
+        earliest = np.where(found < first, found, earliest)
+    return earliest
+
+
+def _chunks(places: Places, first: Int64, last: Int64) -> list[Chunk]:
+    """Chunks of token ranges [first, last), with their spans trimmed."""
     # A chunk may begin or end with tokens that are all whitespace; its span leaves them out, if it has other tokens.
     after = np.searchsorted(places.solid, places.first[first])
     before = np.searchsorted(places.solid, places.tail[last - 1])

@@ -9,7 +9,7 @@ from ..errors import InputError, InputTypeError
 _BLOCK = 1 << 16  # code points encoded at a time, so that checking a huge text needs little memory
 
 
-def check_texts(inputs: Iterable[object], where: str = "inputs") -> list[str]:
+def check_texts(inputs: object, where: str = "inputs") -> list[str]:
     """Returns the texts as a list; empty ones, whitespace, NUL characters and any length are fine.
 
     Args:

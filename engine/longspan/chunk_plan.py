@@ -1,0 +1,94 @@
+"""From the arguments of `encode_chunks` to texts and a chunker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, InputTypeError
+from .text.chunkers import Chunker, by_spans, by_splitter, by_tokens, join_pieces
+from .text.inputs import check_texts
+
+WHERE = "documents"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """What a call wants.
+
+    Attributes:
+        texts: the documents.
+        single: whether there was one, not a list of them.
+        chunker: says what the chunks of each are.
+        sizes: the levels by their size in tokens, where sizes were asked for.
+    """
+
+    texts: list[str]
+    single: bool
+    chunker: Chunker
+    sizes: tuple[int, ...] = ()
+
+
+def as_list(inputs: object, where: str = "inputs") -> tuple[list[str], bool]:
+    """The texts, and whether it was a single one."""
+    if isinstance(inputs, str):
+        return check_texts([inputs], where), True
+    return check_texts(inputs, where), False
+
+
+def is_count(value: object, least: int) -> bool:
+    """Whether a value is an integer of at least `least`; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+
+def plan_chunks(
+    documents: Any, chunk_tokens: Any, spans: Any, splitter: Any, joiner: str, chunk_overlap: Any
+) -> ChunkPlan:
+    """Check the arguments, and choose the chunker that they ask for.
+
+    Raises:
+        InputError: an argument is not usable, or two of them say what the chunks are.
+    """
+    pieces = _pieces(documents)
+    if sum(way is not None for way in (spans, splitter, pieces)) > 1:
+        raise InputError("give the chunks one way: as spans, by a splitter, or as documents that are lists of chunks")
+    if pieces is not None:
+        texts, places = join_pieces(pieces, check_texts([joiner], "joiner")[0])
+        return ChunkPlan(texts, single=False, chunker=by_spans(places, WHERE))
+    texts, single = as_list(documents, WHERE)
+    if spans is not None:
+        spans = [spans] if single else spans
+        if len(spans) != len(texts):
+            raise InputError(f"spans has {len(spans)} lists for {len(texts)} documents")
+        return ChunkPlan(texts, single, by_spans(spans, WHERE))
+    if splitter is not None:
+        return ChunkPlan(texts, single, by_splitter(splitter, WHERE))
+    sizes = _sizes(chunk_tokens)
+    if not is_count(chunk_overlap, 0) or chunk_overlap >= min(sizes):
+        raise InputError(f"chunk_overlap is {chunk_overlap!r}, expected an integer from 0 to {min(sizes) - 1}")
+    return ChunkPlan(texts, single, by_tokens(sizes, int(chunk_overlap)), sizes)
+
+
+def _sizes(chunk_tokens: Any) -> tuple[int, ...]:
+    sizes = (chunk_tokens,) if isinstance(chunk_tokens, int | np.integer) else chunk_tokens
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or not sizes or not all(is_count(n, 1) for n in sizes):
+        raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1, or several of them")
+    if len(set(sizes)) < len(sizes):
+        raise InputError(f"chunk_tokens is {chunk_tokens!r}; every size is needed once")
+    return tuple(int(size) for size in sizes)
+
+
+def _pieces(documents: Any) -> list[list[str]] | None:
+    """The documents as lists of chunks, if that is how they are given."""
+    if isinstance(documents, str) or not isinstance(documents, Sequence) or not documents:
+        return None
+    if not any(isinstance(document, list | tuple) for document in documents):
+        return None
+    for index, document in enumerate(documents):
+        if not isinstance(document, list | tuple):
+            kind = type(document).__name__
+            raise InputTypeError(f"{WHERE}[{index}] is {kind}, but other documents are lists of chunks")
+    return [check_texts(document, f"{WHERE}[{index}]") for index, document in enumerate(documents)]

@@ -1,0 +1,113 @@
+"""Ways to say what the chunks of a document are. Each gives one list of chunks per level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..batch import Int32
+from ..errors import InputError, InputTypeError
+from .chunks import Chunk, chunk_by_spans, chunk_by_tokens
+
+Spans = Sequence[tuple[int, int]]
+Chunker = Callable[[int, str, Int32, Int32], list[list[Chunk]]]
+"""Takes a document's index, its text and its tokens' code points; gives the chunks of each level."""
+
+
+def by_tokens(sizes: Sequence[int], overlap: int) -> Chunker:
+    """One level per size."""
+
+    def chunk(index: int, text: str, starts: Int32, ends: Int32) -> list[list[Chunk]]:
+        return [chunk_by_tokens(text, starts, ends, size, overlap) for size in sizes]
+
+    return chunk
+
+
+def by_spans(spans: Sequence[Spans], where: str) -> Chunker:
+    """Given spans, a list of pairs per document."""
+
+    def chunk(index: int, text: str, starts: Int32, ends: Int32) -> list[list[Chunk]]:
+        return [_spans(f"{where}[{index}]", text, starts, ends, spans[index])]
+
+    return chunk
+
+
+def by_splitter(splitter: Any, where: str) -> Chunker:
+    """A callable, or an object with `split_text`, that cuts a text.
+
+    It may return strings, pairs of code points, or objects with `start_index` and `end_index` (Chonkie's chunks) or
+    with `page_content` (LangChain's documents). Strings have to occur in the text, in order; they may overlap.
+    """
+    split = getattr(splitter, "split_text", splitter)
+    if not callable(split):
+        raise InputTypeError(f"splitter is {type(splitter).__name__}, expected a callable or an object with split_text")
+
+    def chunk(index: int, text: str, starts: Int32, ends: Int32) -> list[list[Chunk]]:
+        at = f"{where}[{index}]"
+        try:
+            pieces = split(text)
+        except Exception as error:
+            raise InputError(f"{at}: the splitter raised {type(error).__name__}: {error}") from error
+        if isinstance(pieces, str) or not isinstance(pieces, Iterable):
+            raise InputTypeError(f"{at}: the splitter returned {type(pieces).__name__}, expected a list of pieces")
+        spans = find_pieces(text, list(pieces), at)
+        if not spans and text.strip():
+            raise InputError(f"{at}: the splitter returned nothing for a text of {len(text)} characters")
+        return [_spans(at, text, starts, ends, spans)]
+
+    return chunk
+
+
+def find_pieces(text: str, pieces: Sequence[Any], where: str) -> list[tuple[int, int]]:
+    """The spans of a splitter's pieces.
+
+    Raises:
+        InputError: a piece is not in the text, or not after the piece before it.
+        InputTypeError: a piece is of no known kind.
+    """
+    spans: list[tuple[int, int]] = []
+    begin = 0
+    for number, piece in enumerate(pieces):
+        span = _known_span(piece)
+        if span is None:
+            words = piece if isinstance(piece, str) else getattr(piece, "page_content", getattr(piece, "text", None))
+            if not isinstance(words, str):
+                raise InputTypeError(f"{where}: piece {number} of the splitter is {type(piece).__name__}, not a text")
+            start = text.find(words, begin)
+            if start < 0 or not words:
+                raise InputError(
+                    f"{where}: piece {number} of the splitter, {words[:40]!r}, does not follow in the text"
+                )
+            span = (start, start + len(words))
+            begin = start + 1  # the next piece may overlap this one
+        spans.append(span)
+    return spans
+
+
+def _known_span(piece: Any) -> tuple[int, int] | None:
+    start, end = getattr(piece, "start_index", None), getattr(piece, "end_index", None)
+    if isinstance(start, int) and isinstance(end, int):
+        return start, end
+    if isinstance(piece, tuple) and len(piece) == 2 and all(isinstance(place, int) for place in piece):
+        return piece
+    return None
+
+
+def join_pieces(documents: Sequence[Sequence[str]], joiner: str) -> tuple[list[str], list[list[tuple[int, int]]]]:
+    """Documents given as lists of chunks: their texts, and where the chunks lie in them."""
+    texts, spans = [], []
+    for pieces in documents:
+        places, position = [], 0
+        for piece in pieces:
+            places.append((position, position + len(piece)))
+            position += len(piece) + len(joiner)
+        texts.append(joiner.join(pieces))
+        spans.append(places)
+    return texts, spans
+
+
+def _spans(where: str, text: str, starts: Int32, ends: Int32, spans: Spans) -> list[Chunk]:
+    try:
+        return chunk_by_spans(text, starts, ends, spans)
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from None
