@@ -16,8 +16,8 @@ Float32 = npt.NDArray[np.float32]
 class Partials:
     """Which rows are pooled into which vector, for one kind of pooling.
 
-    A partial is one contiguous, non-empty run of rows of one segment; a vector is the combination of one or more partials, so
-    that a span may cross windows and a pooled set may have gaps. Row i of partial p has weight
+    A partial is one contiguous, non-empty run of rows of one segment; a vector is the combination of one or more
+    partials, so that a span may cross windows and a pooled set may have gaps. Row i of partial p has weight
     `first_weight[p] + i * weight_step[p]`: (1, 0) gives a mean, (k + 1, 1) position weights that start after k tokens.
 
     Attributes:

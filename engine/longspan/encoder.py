@@ -17,7 +17,7 @@ from .executors.choice import choose_executor
 from .pipeline import Pipeline
 from .results import DocumentEmbedding
 from .similarity import SIMILARITIES, similarity, similarity_pairwise
-from .text.inputs import check_texts
+from .text.inputs import check_text, check_texts
 
 if TYPE_CHECKING:
     import tokenizers
@@ -84,6 +84,8 @@ class Encoder:
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> None:
+        if not isinstance(model, str | os.PathLike):
+            raise InputTypeError(f"model is {type(model).__name__}, expected a path or a hub id")
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.device, make_executor = choose_executor(device, weights, backend, threads)
         self.long_text = check_long_text(long_text)
@@ -110,8 +112,15 @@ class Encoder:
         )
 
     def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[dict[str, Any]]]:
-        state = {"max_seq_length": self.max_seq_length, "truncate_dim": self.truncate_dim, "long_text": self.long_text}
-        return _rebuild, ({**self._arguments, **state, "prompts": self.prompts},)
+        settable = (
+            "max_seq_length",
+            "truncate_dim",
+            "long_text",
+            "prompts",
+            "default_prompt_name",
+            "similarity_fn_name",
+        )
+        return _rebuild, ({**self._arguments, **{name: getattr(self, name) for name in settable}},)
 
     # --- what it is ----------------------------------------------------------------------------------------------
 
@@ -200,8 +209,7 @@ class Encoder:
             result, usages = embed_tokens(self._pipeline, texts, options)
         else:
             raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
-        if not return_usage:
-            warn_long_texts(usages, options, stacklevel=2)
+        warn_long_texts(usages, options)
         result = _converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
         if single:
             return (result[0], usages[0]) if return_usage else result[0]
@@ -276,8 +284,8 @@ class Encoder:
         if window_overlap is not None and not _is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         all_spans: Any = [spans] if single and spans is not None else spans
-        if all_spans is not None and len(all_spans) != len(texts):
-            raise InputError(f"spans has {len(all_spans)} lists for {len(texts)} documents")
+        if all_spans is not None:
+            _check_spans(all_spans, len(texts))
         options = Options(
             prompt=self._prompt(self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
             max_seq_length=self._max_seq_length,
@@ -290,7 +298,7 @@ class Encoder:
         )
         results, usages = embed_chunks(self._pipeline, texts, options, chunk_tokens, all_spans)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
-            warn_long_texts(usages, options, stacklevel=2)
+            warn_long_texts(usages, options)
         return results[0] if single else results
 
     # --- vectors to scores ---------------------------------------------------------------------------------------
@@ -306,18 +314,18 @@ class Encoder:
     # --- options -------------------------------------------------------------------------------------------------
 
     def _prompt_name(self, names: Sequence[str], prompt_name: str | None, prompt: str | None) -> str | None:
-        """The name that was asked for, else the first of `names` that is not empty, else None."""
+        """The name that was asked for, else the first of `names` with a prompt, else the first: never the default's."""
         if prompt_name is not None or prompt is not None:
             return prompt_name
-        return next((name for name in names if self.prompts.get(name)), None)
+        return next((name for name in names if self.prompts.get(name)), names[0])
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None:
-            return check_texts([prompt], "prompt")[0]
+            return check_text(prompt, "prompt")
         name = self.default_prompt_name if prompt_name is None else prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(map(repr, self.prompts))
             raise InputError(f"there is no prompt named {name!r}; known are {known}")
         return self.prompts[name]
@@ -349,16 +357,27 @@ def _is_count(value: object, least: int) -> bool:
 def _as_list(inputs: str | Sequence[str], where: str = "inputs") -> tuple[list[str], bool]:
     """The texts, and whether it was a single one."""
     if isinstance(inputs, str):
-        return check_texts([inputs], where), True
+        return [check_text(inputs, where)], True
     return check_texts(inputs, where), False
+
+
+def _check_spans(spans: Any, documents: int) -> None:
+    """Raise unless there is one list of spans per document."""
+    for value in (spans, *spans) if isinstance(spans, Sequence) else (spans,):
+        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+            raise InputTypeError(f"spans has a {type(value).__name__} where a list of (start, end) pairs is expected")
+    if len(spans) != documents:
+        raise InputError(f"spans has {len(spans)} lists for {documents} documents")
 
 
 def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
     if prompts is None:
         return {}
+    if not isinstance(prompts, Mapping):
+        raise InputTypeError(f"prompts is {type(prompts).__name__}, expected a mapping from name to text")
     for name, text in prompts.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise InputTypeError(f"prompts[{name!r}] is {type(text).__name__}, expected str")
+        check_text(name, f"the name {name!r} in prompts")
+        check_text(text, f"prompts[{name!r}]")
     return dict(prompts)
 
 
