@@ -170,7 +170,7 @@ def test_lone_surrogates(encoder: Encoder) -> None:
         encoder.encode("\udfff")
     with pytest.raises(InputError, match=r"prompt.*lone surrogate"):
         encoder.encode("a", prompt="\ud800")
-    with pytest.raises(InputError, match=re.escape("documents[0] has a lone surrogate")):
+    with pytest.raises(InputError, match=re.escape("documents has a lone surrogate")):
         encoder.encode_chunks("\ud800")
 
 
@@ -242,7 +242,7 @@ def test_constructor_options(minilm: Path, options: dict[str, Any], message: str
         ({"truncate_dim": 385}, "truncate_dim is 385, expected an integer from 1 to the model's 384"),
         ({"truncate_dim": -1}, "truncate_dim is -1"),
         ({"prompt_name": "absent"}, "there is no prompt named 'absent'; known are 'query', 'document'"),
-        ({"prompt": 7}, "prompt[0] is int, expected str"),
+        ({"prompt": 7}, "prompt is int, expected str"),
         ({"prompt": "word " * 300}, "leaves no room for text beside 300 prompt tokens"),
         ({"output_value": "logits"}, "output_value is 'logits'"),
         ({"precision": "int7"}, "precision is 'int7'"),
