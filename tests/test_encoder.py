@@ -180,13 +180,22 @@ def test_prompts(minilm: Path, encoder: Encoder) -> None:
     assert same_bits(prompted.encode_document("naïve 😀", truncate_dim=None), plain["Text: "][2])
 
 
+def test_default_prompt_is_for_encode_alone(minilm: Path) -> None:
+    """As in sentence-transformers: an empty "query" or "document" keeps the default prompt out."""
+    options: dict[str, Any] = {"prompts": {"title": "t: "}, "default_prompt_name": "title"}
+    ours, theirs = Encoder(minilm, **options), SentenceTransformer(str(minilm), device="cpu", **options)
+    for method in ("encode", "encode_query", "encode_document"):
+        mine, other = (getattr(encoder, method)(list(SENTENCES)) for encoder in (ours, theirs))
+        assert cosines(mine, other).min() >= 0.99999, method
+
+
 # --- long texts -----------------------------------------------------------------------------------------------------
 
 
 def test_usage(encoder: Encoder, truncating: Encoder) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(LongTextWarning, match="1 of 3 texts"):
         vectors, usages = encoder.encode(["two words", "", LONG], prompt="A prompt of six: ", return_usage=True)
+    with pytest.warns(LongTextWarning, match="were cut"):
         _, cut = truncating.encode(LONG, return_usage=True)
     assert usages[:2] == [Usage(2, 2, 1), Usage(0, 0, 1)]
     count = len(encoder.tokenizer.encode(LONG, add_special_tokens=False).ids)
@@ -234,7 +243,8 @@ def test_max_seq_length(minilm: Path, encoder: Encoder) -> None:
     with pytest.warns(LongTextWarning, match="5 tokens"):
         assert same_bits(other.encode("one two three four five"), encoder.encode("one two three"))
     other.max_seq_length = 512
-    assert other.encode(LONG, return_usage=True)[1].n_used == 510
+    with pytest.warns(LongTextWarning, match="512 tokens"):
+        assert other.encode(LONG, return_usage=True)[1].n_used == 510
     for wrong in (0, -1, 513, 2, 7.0, "9", None, True):
         with pytest.raises(InputError, match="max_seq_length"):
             other.max_seq_length = wrong  # type: ignore[assignment]

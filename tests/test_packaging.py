@@ -22,10 +22,7 @@ pytestmark = [
 
 def build(source: Path, target: Path, kind: str) -> Path:
     """Build a "wheel" or an "sdist" from a source tree with the installed build tools, and return it."""
-    command = (
-        "import sys, scikit_build_core.build as backend; "
-        f"print(backend.build_{kind}(sys.argv[1]))"
-    )
+    command = f"import sys, scikit_build_core.build as backend; print(backend.build_{kind}(sys.argv[1]))"
     run = subprocess.run([sys.executable, "-c", command, str(target)], cwd=source, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-4000:]
     return target / run.stdout.splitlines()[-1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import InputError, InputTypeError
 from .text.chunkers import Chunker, by_spans, by_splitter, by_tokens, join_pieces
-from .text.inputs import check_texts
+from .text.inputs import check_text, check_texts
 
 WHERE = "documents"
 
@@ -35,7 +35,7 @@ class ChunkPlan:
 def as_list(inputs: object, where: str = "inputs") -> tuple[list[str], bool]:
     """The texts, and whether it was a single one."""
     if isinstance(inputs, str):
-        return check_texts([inputs], where), True
+        return [check_text(inputs, where)], True
     return check_texts(inputs, where), False
 
 
@@ -56,13 +56,12 @@ def plan_chunks(
     if sum(way is not None for way in (spans, splitter, pieces)) > 1:
         raise InputError("give the chunks one way: as spans, by a splitter, or as documents that are lists of chunks")
     if pieces is not None:
-        texts, places = join_pieces(pieces, check_texts([joiner], "joiner")[0])
+        texts, places = join_pieces(pieces, check_text(joiner, "joiner"))
         return ChunkPlan(texts, single=False, chunker=by_spans(places, WHERE))
     texts, single = as_list(documents, WHERE)
     if spans is not None:
         spans = [spans] if single else spans
-        if len(spans) != len(texts):
-            raise InputError(f"spans has {len(spans)} lists for {len(texts)} documents")
+        _check_spans(spans, len(texts))
         return ChunkPlan(texts, single, by_spans(spans, WHERE))
     if splitter is not None:
         return ChunkPlan(texts, single, by_splitter(splitter, WHERE))
@@ -70,6 +69,15 @@ def plan_chunks(
     if not is_count(chunk_overlap, 0) or chunk_overlap >= min(sizes):
         raise InputError(f"chunk_overlap is {chunk_overlap!r}, expected an integer from 0 to {min(sizes) - 1}")
     return ChunkPlan(texts, single, by_tokens(sizes, int(chunk_overlap)), sizes)
+
+
+def _check_spans(spans: Any, documents: int) -> None:
+    """Raise unless there is one list of spans per document."""
+    for value in (spans, *spans) if isinstance(spans, Sequence) else (spans,):
+        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+            raise InputTypeError(f"spans has a {type(value).__name__} where a list of (start, end) pairs is expected")
+    if len(spans) != documents:
+        raise InputError(f"spans has {len(spans)} lists for {documents} documents")
 
 
 def _sizes(chunk_tokens: Any) -> tuple[int, ...]:

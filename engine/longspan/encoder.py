@@ -18,7 +18,7 @@ from .pooling.precision import Precision, Ranges, check_precision
 from .results import DocumentEmbedding
 from .similarity import SIMILARITIES, similarity, similarity_pairwise
 from .text.chunkers import Spans
-from .text.inputs import check_texts
+from .text.inputs import check_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -89,6 +89,8 @@ class Encoder:
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> None:
+        if not isinstance(model, str | os.PathLike):
+            raise InputTypeError(f"model is {type(model).__name__}, expected a path or a hub id")
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.device, make_executor = choose_executor(device, weights, backend, threads)
         self.long_text = check_long_text(long_text)
@@ -116,8 +118,15 @@ class Encoder:
         )
 
     def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[dict[str, Any]]]:
-        state = {"max_seq_length": self.max_seq_length, "truncate_dim": self.truncate_dim, "long_text": self.long_text}
-        return _rebuild, ({**self._arguments, **state, "prompts": self.prompts},)
+        settable = (
+            "max_seq_length",
+            "truncate_dim",
+            "long_text",
+            "prompts",
+            "default_prompt_name",
+            "similarity_fn_name",
+        )
+        return _rebuild, ({**self._arguments, **{name: getattr(self, name) for name in settable}},)
 
     # --- what it is ----------------------------------------------------------------------------------------------
 
@@ -206,8 +215,7 @@ class Encoder:
             result, usages = embed_tokens(self._pipeline, texts, options)
         else:
             raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
-        if not return_usage:
-            warn_long_texts(usages, options, stacklevel=2)
+        warn_long_texts(usages, options)
         result = _converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
         if single:
             return (result[0], usages[0]) if return_usage else result[0]
@@ -305,7 +313,7 @@ class Encoder:
         )
         results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
-            warn_long_texts(usages, options, stacklevel=2)
+            warn_long_texts(usages, options)
         return results[0] if plan.single else results
 
     # --- calibration ---------------------------------------------------------------------------------------------
@@ -337,18 +345,18 @@ class Encoder:
     # --- options -------------------------------------------------------------------------------------------------
 
     def _prompt_name(self, names: Sequence[str], prompt_name: str | None, prompt: str | None) -> str | None:
-        """The name that was asked for, else the first of `names` that is not empty, else None."""
+        """The name that was asked for, else the first of `names` with a prompt, else the first: never the default's."""
         if prompt_name is not None or prompt is not None:
             return prompt_name
-        return next((name for name in names if self.prompts.get(name)), None)
+        return next((name for name in names if self.prompts.get(name)), names[0])
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None:
-            return check_texts([prompt], "prompt")[0]
+            return check_text(prompt, "prompt")
         name = self.default_prompt_name if prompt_name is None else prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(map(repr, self.prompts))
             raise InputError(f"there is no prompt named {name!r}; known are {known}")
         return self.prompts[name]
@@ -395,9 +403,11 @@ def _rebuild(arguments: dict[str, Any]) -> Encoder:
 def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
     if prompts is None:
         return {}
+    if not isinstance(prompts, Mapping):
+        raise InputTypeError(f"prompts is {type(prompts).__name__}, expected a mapping from name to text")
     for name, text in prompts.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise InputTypeError(f"prompts[{name!r}] is {type(text).__name__}, expected str")
+        check_text(name, f"the name {name!r} in prompts")
+        check_text(text, f"prompts[{name!r}]")
     return dict(prompts)
 
 

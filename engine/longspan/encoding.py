@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -68,8 +70,8 @@ def check_long_text(value: str) -> LongText:
     raise InputError(f"long_text is {value!r}, expected one of {', '.join(get_args(LongText))}")
 
 
-def warn_long_texts(usages: Sequence[Usage], options: Options, stacklevel: int) -> None:
-    """Say once what happened to how many texts, if any did not fit."""
+def warn_long_texts(usages: Sequence[Usage], options: Options) -> None:
+    """Say once what happened to how many texts, if any did not fit; the warning points at the caller of the library."""
     lengths = [usage.n_tokens for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]
     if lengths:
         done = "cut" if options.long_text == "truncate" else "embedded in overlapping windows"
@@ -77,8 +79,17 @@ def warn_long_texts(usages: Sequence[Usage], options: Options, stacklevel: int) 
             f"{len(lengths)} of {len(usages)} texts are longer than the model's {options.max_seq_length} tokens (the "
             f"longest has {max(lengths)}) and were {done}; choose with long_text='window', 'truncate' or 'error'",
             LongTextWarning,
-            stacklevel=stacklevel + 1,
+            stacklevel=_levels_to_caller(),
         )
+
+
+def _levels_to_caller() -> int:
+    """The `stacklevel` with which the function that calls this one warns about the first frame outside the package."""
+    package = str(Path(__file__).parent)
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,7 @@ def slices(
     for start, end in _bounds(texts):
         group = texts[start:end]
         tokens = pipeline.tokenize(group, options.prompt, offsets=offsets)
+        _check_ids(pipeline, tokens, start, options)
         documents = [_document(pipeline, item, start + i, options) for i, item in enumerate(tokens)]
         packed = pipeline.pack(documents)
         progress.begin(len(packed.ids), sum(map(len, group)))
@@ -132,6 +144,18 @@ def _bounds(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         characters += len(text)
     if start < len(texts):
         yield start, len(texts)
+
+
+def _check_ids(pipeline: Pipeline, group: Sequence[PromptedTokens], start: int, options: Options) -> None:
+    known = pipeline.vocabulary
+    for i, tokens in enumerate(group):
+        for ids in (tokens.prompt, tokens.ids):
+            if len(ids) and int(ids.max()) >= known:
+                token = pipeline.tokenizer.raw.id_to_token(int(ids.max()))
+                raise InputError(
+                    f"{options.what}[{start + i}] has the token {token!r} of id {int(ids.max())}, but the checkpoint "
+                    f"embeds {known} ids only: {pipeline.recipe.transformer} holds another model's tokenizer"
+                )
 
 
 def _document(pipeline: Pipeline, tokens: PromptedTokens, index: int, options: Options) -> Document:

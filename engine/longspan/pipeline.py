@@ -19,6 +19,7 @@ from .models.binding import bind
 from .models.family import Body, ModelConfig
 from .pooling.modes import MODES
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
+from .program.instructions import Embed
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
 from .text.tokenizer import Tokenizer, Tokens
@@ -72,12 +73,18 @@ class Pipeline:
         self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
         program = self.body.pooled([mode.pool for mode in self.modes])
-        self.executor = make_executor(program, bind(program, Tensors.open(self.recipe.transformer), self.body.prefixes))
+        tensors = Tensors.open(self.recipe.transformer)
+        self.executor = make_executor(program, bind(program, tensors, self.body.prefixes, self.body.renamed))
         self.tail_tensors = tail_tensors(folder, self.recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
         self.unit = ends_in_normalize(self.recipe.tail)
         self._tails: dict[tuple[int, bool], Program] = {}
-        bind(self.tail(self.dimension, self.unit), self.tail_tensors, ("",))  # a damaged module is noticed now
+        bind(self.tail(self.dimension, self.unit), self.tail_tensors)  # a damaged module is noticed now
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the checkpoint has embeddings for."""
+        return next(step.tokens.shape[0] for step in self.body.instructions if isinstance(step, Embed))
 
     @property
     def positions(self) -> int:

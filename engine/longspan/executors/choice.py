@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -26,8 +27,9 @@ def choose_executor(
         raise InputError(f"weights is {weights!r}, expected 'auto' or 'float32'")
     if backend not in (None, "reference"):
         raise InputError(f"backend is {backend!r}, expected None or 'reference'")
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise InputError(f"threads is {threads!r}, expected an integer of at least 1")
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most):
+        raise InputError(f"threads is {threads!r}, expected an integer from 1 to {most}")
     name = str(device) if device is not None else _best_device()
     if name == "cpu" and backend is None:
         return name, _cpu(threads)

@@ -87,4 +87,5 @@ def bert(config: ModelConfig) -> Body:
     )
     layers = [layer(i + 1, f"encoder.layer.{i}") for i in range(config.integer("num_hidden_layers"))]
     instructions = (embed, norm(0, "embeddings.LayerNorm"), *(step for block in layers for step in block))
-    return Body("bert", instructions, output=x, max_positions=positions, prefixes=("", "bert."))
+    renamed = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+    return Body("bert", instructions, x, max_positions=positions, prefixes=("", "bert."), renamed=renamed)

@@ -11,7 +11,9 @@ from ..program.program import Program
 USABLE = ("F32", "F16", "BF16")
 
 
-def bind(program: Program, tensors: Tensors, prefixes: Sequence[str]) -> dict[str, TensorView]:
+def bind(
+    program: Program, tensors: Tensors, prefixes: Sequence[str] = ("",), renamed: Sequence[tuple[str, str]] = ()
+) -> dict[str, TensorView]:
     """The checkpoint's tensors under the program's names.
 
     Args:
@@ -19,6 +21,7 @@ def bind(program: Program, tensors: Tensors, prefixes: Sequence[str]) -> dict[st
         tensors: the checkpoint's.
         prefixes: what checkpoints put before the names of this family ("bert."), the likeliest first. One prefix
             serves all weights.
+        renamed: endings of the program's names, and what older checkpoints have instead.
 
     Raises:
         CheckpointError: a tensor is missing, or has another shape or a type that is not a float of 16 or 32 bits.
@@ -29,7 +32,7 @@ def bind(program: Program, tensors: Tensors, prefixes: Sequence[str]) -> dict[st
     for weight in program.weights:
         rows, *rest = weight.shape
         for name in weight.names:
-            view = tensors.require(prefix + name, (rows // len(weight.names), *rest))
+            view = tensors.require(_stored(prefix + name, tensors, renamed), (rows // len(weight.names), *rest))
             if view.dtype not in USABLE:
                 known = ", ".join(USABLE)
                 raise CheckpointError(
@@ -37,3 +40,12 @@ def bind(program: Program, tensors: Tensors, prefixes: Sequence[str]) -> dict[st
                 )
             found[name] = view
     return found
+
+
+def _stored(name: str, tensors: Tensors, renamed: Sequence[tuple[str, str]]) -> str:
+    """The name under which a tensor is stored: as the program has it, or as older checkpoints have it."""
+    if name not in tensors:
+        for ending, older in renamed:
+            if name.endswith(ending) and name.removesuffix(ending) + older in tensors:
+                return name.removesuffix(ending) + older
+    return name

@@ -99,6 +99,8 @@ class Body:
     """How many positions the checkpoint was made for, special tokens included."""
     prefixes: tuple[str, ...] = ("",)
     """What checkpoints of this family put before all tensor names."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Endings of tensor names, and what older checkpoints have instead."""
 
     def pooled(self, kinds: Sequence[PoolKind]) -> Program:
         """The body as a program that ends in one `pool` per kind; their outputs are the program's, in order."""

@@ -16,26 +16,27 @@ def document_partials(texts: PackedTexts, mode: Mode, *, include_prompt: bool) -
     """One vector per document over the tokens that its windows own.
 
     Special tokens count as the checkpoint's pooling counts them: the leading ones of the first window and the trailing
-    ones of the last, and so does the prompt unless `include_prompt` is False. The first or last row of each window
-    weighs as many tokens as the window owns.
+    ones of the last, and so does the prompt. Where `include_prompt` is False and there is a prompt, it is left out
+    with what precedes it, and the other tokens keep their position weights. The first or last row of each window weighs
+    as many tokens as the window owns.
     """
     segments = len(texts.lead)
     documents = np.repeat(np.arange(len(texts.first)), np.diff(texts.document_segments))
     everything = np.arange(segments)
+    excluded = np.zeros_like(texts.lead) if include_prompt else np.where(texts.prompt > 0, texts.lead, 0)
     if mode.rows != "all":
-        rows = texts.cu_seqlens[:-1] if mode.rows == "first" else texts.cu_seqlens[1:] - 1
+        rows = texts.cu_seqlens[:-1] + excluded if mode.rows == "first" else texts.cu_seqlens[1:] - 1
         weights = np.maximum(texts.owned_end - texts.owned_start, 1)
         return _collect(documents, len(texts.first), rows, rows + 1, weights, step=0)
     starts = texts.row_of(everything, texts.owned_start)
     ends = texts.row_of(everything, texts.owned_end)
-    leading = texts.lead if include_prompt else np.where(texts.prompt > 0, 0, texts.lead)
-    starts[texts.first] -= leading[texts.first]
+    starts[texts.first] -= (texts.lead - excluded)[texts.first]
     ends[texts.last] += texts.suffix
     if not mode.by_position:
         return _collect(documents, len(texts.first), starts, ends, np.ones(segments), step=0)
     counted = np.concatenate(([0], np.cumsum(ends - starts)))
     before = counted[:-1] - np.repeat(counted[texts.first], np.diff(texts.document_segments))
-    return _collect(documents, len(texts.first), starts, ends, before + 1, step=1)
+    return _collect(documents, len(texts.first), starts, ends, before + excluded + 1, step=1)
 
 
 def span_partials(texts: PackedTexts, document: int, firsts: Int64, lasts: Int64, mode: Mode) -> Partials:

@@ -22,14 +22,20 @@ def check_texts(inputs: object, where: str = "inputs") -> list[str]:
     """
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
         raise InputTypeError(f"{where} is {type(inputs).__name__}, expected a list of str")
-    texts: list[str] = []
-    for index, text in enumerate(inputs):
-        if not isinstance(text, str):
-            raise InputTypeError(f"{where}[{index}] is {type(text).__name__}, expected str")
-        if not text.isascii():
-            _check_surrogates(text, f"{where}[{index}]")
-        texts.append(text)
-    return texts
+    return [text if _is_plain(text) else check_text(text, f"{where}[{i}]") for i, text in enumerate(inputs)]
+
+
+def _is_plain(text: object) -> bool:
+    return isinstance(text, str) and text.isascii()
+
+
+def check_text(text: object, where: str) -> str:
+    """Returns one text; raises as `check_texts`."""
+    if not isinstance(text, str):
+        raise InputTypeError(f"{where} is {type(text).__name__}, expected str")
+    if not text.isascii():
+        _check_surrogates(text, where)
+    return text
 
 
 def _check_surrogates(text: str, where: str) -> None:
