@@ -1,0 +1,157 @@
+"""`longspan embed`: files to vectors, in a run that can be interrupted and continued."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .options import add_fields, add_model, positive, sizes
+from .terminal import counted, note
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+    from .shards import Journal
+    from .skipped import Skipped
+    from .sources import Source
+
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+SHAPING = (
+    "chunk_tokens",
+    "precision",
+    "prompt_name",
+    "prompt",
+    "truncate_dim",
+    "normalize",
+    "long_text",
+    "text_field",
+    "id_field",
+)
+
+DESCRIPTION = """\
+Embeds documents: text (.txt), Markdown (.md), JSONL and CSV records, folders of these, or standard input (-).
+
+An interrupted run leaves its work in OUTPUT.partial; the same command continues it, and the output is the same, byte
+for byte. The default is one vector a document; with --chunk-tokens, documents are late-chunked and every chunk gets a
+vector that knows the document around it.
+
+Output: .npz has `vectors` and `ids`; of chunks also `document` (an index into `ids`) and `spans` (characters), of
+several sizes `chunk_tokens`. JSONL and Parquet have a row per vector: id, of chunks also chunk, start and end, then
+embedding. int8 and uint8 map the least and greatest value of each component over all vectors to their 256 levels; npz
+and Parquet keep these as `low` and `high`."""
+
+EXAMPLES = """\
+examples:
+  longspan embed report.txt notes/ --model MODEL --output vectors.npz
+  longspan embed corpus.jsonl --id-field doc_id --model MODEL --chunk-tokens 128,512 --output chunks.parquet"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "embed",
+        help="files to vectors",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file, a folder, or - for standard input")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="where the vectors go")
+    parser.add_argument("--format", choices=("npz", "jsonl", "parquet"), help="default: by the output's suffix")
+    add_model(parser)
+    parser.add_argument("--chunk-tokens", type=sizes, metavar="N[,N…]", help="late chunks of at most so many tokens")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "--prompt-name",
+        metavar="NAME",
+        help="one of the checkpoint's prompts (default: its default prompt; with --chunk-tokens, its document prompt)",
+    )
+    prompt.add_argument("--prompt", metavar="TEXT", help="a text to put before every document")
+    parser.add_argument("--truncate-dim", type=positive, metavar="D", help="keep the leading D components")
+    parser.add_argument("--normalize", action="store_true", help="unit length, even if the checkpoint does not say so")
+    parser.add_argument(
+        "--long-text",
+        choices=("window", "truncate", "error"),
+        default="window",
+        help="what becomes of texts that are too long for the model (default: window: overlapping windows)",
+    )
+    add_fields(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT, and discard other interrupted work")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..checkpoint.folder import resolve
+    from ..encoder import Encoder
+    from .identity import identity_of
+    from .outputs import Layout, format_of, write_output
+    from .shards import open_journal, partial_folder
+    from .skipped import Skipped
+    from .sources import find_sources
+
+    output: Path = args.output
+    format_name = format_of(output, args.format)
+    if output.is_dir() or not output.parent.is_dir():
+        raise InputError(f"{output} is a folder" if output.is_dir() else f"the folder {output.parent} does not exist")
+    sources = find_sources(args.inputs, (output, partial_folder(output)))
+    folder = resolve(args.model)
+    encoder = Encoder(folder, long_text=args.long_text, truncate_dim=args.truncate_dim, threads=args.threads)
+    options = {name: getattr(args, name) for name in SHAPING} | {"format": format_name}
+    identity = identity_of(options, folder, encoder.device, sources)
+    layout = Layout(tuple(args.chunk_tokens or ()), args.precision, encoder.get_embedding_dimension())
+    skipped = Skipped(args.skip_errors)
+    with open_journal(output, identity, overwrite=args.overwrite) as journal:
+        summary = f"{output}: finished what an interrupted run had left to do"
+        if not journal.finished:
+            _work(args, encoder, sources, journal, skipped)
+            summary = _summary(journal, encoder, args)
+        journal.finish(lambda file: write_output(file, journal, layout, format_name))
+    skipped.report()
+    if not args.quiet:
+        note(summary)
+    return 0
+
+
+def _work(
+    args: argparse.Namespace, encoder: Encoder, sources: Sequence[Source], journal: Journal, skipped: Skipped
+) -> None:
+    """Embed what the journal lacks."""
+    from .groups import Way, embed_all
+    from .identity import inputs_fingerprint
+    from .inputs import Columns, read_documents
+    from .meter import Meter
+    from .sources import as_now
+
+    way = Way(tuple(args.chunk_tokens or ()), args.prompt_name, args.prompt, args.normalize, args.long_text)
+    columns = Columns(args.text_field, args.id_field)
+    shown = not args.quiet and sys.stderr.isatty()
+    if journal.count and not args.quiet:
+        note(f"continuing an interrupted run, {counted(journal.count, 'group')} of documents done")
+    try:
+        with Meter(shown, sum(source.size for source in sources)) as meter:
+            embed_all(encoder, way, read_documents(sources, columns, skipped), journal, meter)
+    except (KeyboardInterrupt, OSError):
+        if journal.count:
+            note(f"the work so far is in {journal.folder}; repeat the command to continue")
+        raise
+    if inputs_fingerprint(as_now(sources)) != inputs_fingerprint(sources):
+        raise InputError("the inputs changed while they were read; repeat the command with --overwrite")
+
+
+def _summary(journal: Journal, encoder: Encoder, args: argparse.Namespace) -> str:
+    documents, vectors, long = 0, 0, 0
+    for shard in journal.shards(vectors=False):
+        documents += len(shard.ids)
+        vectors += int(shard.counts.sum())
+        long += shard.long
+    text = f"{args.output}: {counted(vectors, 'vector')} of {counted(documents, 'document')}"
+    limit = encoder.max_seq_length
+    if args.long_text == "truncate":
+        return f"{text}; whatever goes beyond the model's {limit} tokens was cut"
+    return f"{text}; {long:,} longer than the model's {limit} tokens, in overlapping windows" if long else text

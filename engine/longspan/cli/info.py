@@ -1,0 +1,151 @@
+"""`longspan info`: what a model is, and what runs it on this machine. No weights are packed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import add_threads
+from .terminal import fields, show, show_json
+
+if TYPE_CHECKING:
+    from ..checkpoint.recipe import TailModule
+    from ..pipeline import Pipeline
+    from ..program.program import Program
+
+DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs each instruction on this machine."
+EXAMPLE = "example:\n  longspan info sentence-transformers/all-MiniLM-L6-v2 --program"
+
+_TILED = "packed panels of 16 columns, one register tile"
+RUNS: Mapping[str, str] = {
+    "embed": "rows read from the mapped file",
+    "norm": "row by row",
+    "linear": _TILED,
+    "qkv": f"one product, {_TILED}",
+    "attention": "flash-style, queries across the lanes",
+    "mlp": f"tile by tile, {_TILED}",
+    "pool": "ragged weighted segment sums",
+    "combine": "partials in window order",
+    "normalize": "cut and unit length in one step",
+}
+"""How the C++ executor runs each instruction, in float32."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "info",
+        help="what a model is, and what runs it here",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("model", metavar="MODEL", help="a model folder, or a Hugging Face hub id")
+    add_threads(parser)
+    parser.add_argument("--program", action="store_true", help="also print the programs, instruction by instruction")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..checkpoint.folder import resolve
+    from ..pipeline import Pipeline
+    from ..program.printing import format_program
+
+    folder = resolve(args.model)
+    programs: list[Program] = []
+    pipeline = Pipeline(folder, lambda body, _: programs.append(body))  # type: ignore[arg-type,return-value]
+    programs.append(pipeline.tail(pipeline.dimension, pipeline.unit))
+    about = {"model": _model(folder, pipeline, programs), "machine": _machine(args.threads)}
+    instructions = list(_instructions(programs, about["machine"]["device"]))
+    listings = [format_program(program) for program in programs] if args.program else []
+    if args.json:
+        show_json({**about, "instructions": instructions, **({"programs": listings} if listings else {})})
+        return 0
+    for title, values in about.items():
+        show((f"{title}:", *(f"  {line}" for line in fields([(k, _words(v)) for k, v in values.items()])), ""))
+    show(("instructions:", *(f"  {line}" for line in _table(instructions))))
+    show(line for listing in listings for line in ("", *listing.splitlines()))
+    return 0
+
+
+def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[str, Any]:
+    from ..checkpoint.config import read_json
+
+    recipe, body = pipeline.recipe, pipeline.body
+    weights = {weight for program in programs for weight in program.weights}
+    return {
+        "folder": str(folder),
+        "type": read_json(recipe.transformer / "config.json").get("model_type"),
+        "layers": max(step.stage for step in body.instructions),
+        "width": body.output.width,
+        "parameters": sum(weight.size for weight in weights),
+        "dimension": recipe.truncate_dim or pipeline.dimension,
+        "max_seq_length": min(recipe.max_seq_length or pipeline.positions, pipeline.positions),
+        "positions": pipeline.positions,
+        "pooling": list(recipe.pooling),
+        "tail": [_module(module) for module in recipe.tail],
+        "prompts": dict(recipe.prompts),
+        "default_prompt_name": recipe.default_prompt_name,
+        "similarity": recipe.similarity_fn_name or "cosine",
+    }
+
+
+def _module(module: TailModule) -> str:
+    """ "Dense 768 → 256 tanh", "LayerNorm", "Normalize"."""
+    from ..checkpoint.recipe import DenseModule
+
+    name = type(module).__name__.removesuffix("Module")
+    if isinstance(module, DenseModule):
+        return f"{name} {module.in_features} → {module.out_features} {module.activation}"
+    return name
+
+
+def _machine(threads: int | None) -> dict[str, Any]:
+    from .. import _csrc
+    from ..executors.choice import choose_executor
+    from ..executors.threads import default_threads
+    from .identity import instruction_tier
+
+    device, _ = choose_executor(None, "auto", None, threads)
+    tiers = _csrc.tiers()
+    return {
+        "device": device,
+        "tier": instruction_tier(),
+        "tiers": tiers,
+        "threads": default_threads() if threads is None else threads,
+    }
+
+
+def _instructions(programs: list[Program], device: str) -> Iterator[dict[str, Any]]:
+    """One entry per kind of instruction and program: how often it occurs, its weights, what runs it."""
+    for name, program in zip(("body", "tail"), programs, strict=True):
+        for op in dict.fromkeys(step.op for step in program.instructions):
+            steps = [step for step in program.instructions if step.op == op]
+            yield {
+                "program": name,
+                "op": op,
+                "count": len(steps),
+                "weights": sum(weight.size for step in steps for weight in step.weights),
+                "runs": f"C++ float32: {RUNS.get(op, op)}" if device == "cpu" else f"torch on {device}",
+            }
+
+
+def _table(instructions: list[dict[str, Any]]) -> Iterator[str]:
+    from ..program.printing import table
+
+    header = ("program", "op", "count", "weights", "runs")
+    counts = ("count", "weights")
+    rows = [[f"{entry[name]:,}" if name in counts else entry[name] for name in header] for entry in instructions]
+    return table([header, *rows], right=(2, 3))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text!r}" for name, text in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value or "none")

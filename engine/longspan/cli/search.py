@@ -1,0 +1,119 @@
+"""`longspan search`: the passages of files that answer a question best."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .options import add_fields, add_model, positive
+from .terminal import one_line, show, show_json
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+    from .inputs import Document
+
+DESCRIPTION = """\
+Embeds files and prints the passages that are closest to a question. Files are read as by `longspan embed`: text,
+Markdown, JSONL and CSV records, folders, or - for standard input. Passages are late-chunked: each one's vector knows
+the document around it. A text that occurs several times is shown once, where it fits best."""
+EXAMPLE = "example:\n  longspan search contract.txt annexes/ 'Who may end the contract?' --model MODEL --top 3"
+MOST_COLUMNS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk of a document: its score, the document's id, its place in characters, its text."""
+
+    score: float
+    file: str
+    start: int
+    end: int
+    text: str
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "search",
+        help="the passages of files that answer a question",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - for standard input")
+    parser.add_argument("question", metavar="QUESTION")
+    add_model(parser)
+    parser.add_argument(
+        "--chunk-tokens", type=positive, default=128, metavar="N", help="tokens of a passage, at most (default: 128)"
+    )
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="how many passages (default: 5)")
+    add_fields(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..encoder import Encoder
+    from .inputs import Columns, grouped, read_documents
+    from .skipped import Skipped
+    from .sources import find_sources
+
+    if not args.question.strip():
+        raise InputError("the question is empty")
+    sources = find_sources(args.files)
+    encoder = Encoder(args.model, threads=args.threads)
+    skipped = Skipped(args.skip_errors)
+    groups = grouped(read_documents(sources, Columns(args.text_field, args.id_field), skipped))
+    best = search(encoder, args.question, groups, args.chunk_tokens, args.top)
+    if args.json:
+        show_json({"question": args.question, "model": args.model, "passages": [asdict(passage) for passage in best]})
+    else:
+        columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
+        show(line for number, passage in enumerate(best, 1) for line in _lines(number, passage, columns))
+    skipped.report()
+    if not best:
+        raise InputError("the files hold no text")
+    return 0
+
+
+def search(
+    encoder: Encoder, question: str, groups: Iterable[Sequence[Document]], chunk_tokens: int, top: int
+) -> list[Passage]:
+    """The best passages, best first, each text once; passages of the same score in their order."""
+    query = encoder.encode_query(question, show_progress_bar=False)
+    best: dict[str, Passage] = {}
+    for group in groups:
+        for passage in _passages(encoder, query, group, chunk_tokens):
+            key = one_line(passage.text)
+            if key not in best or passage.score > best[key].score:
+                best[key] = passage
+        # Sorting is stable. What falls out now cannot come back but with a better score.
+        best = dict(sorted(best.items(), key=lambda item: -item[1].score)[:top])
+    return list(best.values())
+
+
+def _passages(encoder: Encoder, query: Any, group: Sequence[Document], chunk_tokens: int) -> Iterator[Passage]:
+    texts = [document.text for document in group]
+    results = encoder.encode_chunks(texts, chunk_tokens=chunk_tokens, show_progress_bar=False)
+    for document, result in zip(group, results, strict=True):
+        if not len(result):
+            continue
+        scores = encoder.similarity(query, result.vectors)[0].tolist()
+        for index, (score, (start, end)) in enumerate(zip(scores, result.spans, strict=True)):
+            if score == score:  # no NaN
+                yield Passage(score, document.id, start, end, result.text(index))
+
+
+def _lines(number: int, passage: Passage, columns: int) -> Iterator[str]:
+    head = f"{number}."
+    yield f"{head} {passage.score:.3f}  {one_line(passage.file)}  {passage.start}-{passage.end}"
+    indent = " " * (len(head) + 1)
+    width = max(columns, len(indent) + 20)
+    yield from textwrap.wrap(one_line(passage.text), width, initial_indent=indent, subsequent_indent=indent)
+    yield ""

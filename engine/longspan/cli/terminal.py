@@ -1,0 +1,42 @@
+"""What goes to the terminal: lines without control characters, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def one_line(text: str) -> str:
+    """The text with runs of whitespace and control characters as single spaces."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 vector", "2,000 vectors"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def note(text: str) -> None:
+    """A line on standard error, beside the output proper."""
+    print(f"longspan: {one_line(text)}", file=sys.stderr)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Lines on standard output; what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in lines:
+        print(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on standard output, in plain ASCII where the terminal has no Unicode."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not unicode, indent=2, allow_nan=False))
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> Iterable[str]:
+    """Names and values, the values aligned."""
+    width = max(len(name) for name, _ in pairs)
+    return (f"{name.ljust(width)}  {value}".rstrip() for name, value in pairs)
