@@ -10,13 +10,14 @@ import numpy as np
 
 from .batch import Float32
 from .checkpoint.folder import resolve
-from .checkpoint.recipe import SimilarityName
+from .checkpoint.recipe import SIMILARITIES, SimilarityName
+from .checks import is_count
 from .encoding import Options, Spans, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
 from .pipeline import Pipeline
 from .results import DocumentEmbedding
-from .similarity import SIMILARITIES, similarity, similarity_pairwise
+from .similarity import similarity, similarity_pairwise
 from .text.inputs import check_text, check_texts
 
 if TYPE_CHECKING:
@@ -89,16 +90,16 @@ class Encoder:
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.device, make_executor = choose_executor(device, weights, backend, threads)
         self.long_text = check_long_text(long_text)
-        folder = resolve(
+        self._folder = resolve(
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
-        )
-        self._pipeline = Pipeline(folder, make_executor)
+        ).absolute()
+        self._pipeline = Pipeline(self._folder, make_executor)
         recipe = self._pipeline.recipe
         self.prompts = {"query": "", "document": "", **dict(recipe.prompts), **_checked_prompts(prompts)}
         self.default_prompt_name = default_prompt_name or recipe.default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
-        self.similarity_fn_name = _checked_similarity(similarity_fn_name) or recipe.similarity_fn_name or "cosine"
+        self.similarity_fn_name = similarity_fn_name or recipe.similarity_fn_name or "cosine"
         self.truncate_dim = recipe.truncate_dim if truncate_dim is None else truncate_dim
         self._dimension(None)
         self._max_seq_length = min(recipe.max_seq_length or self._pipeline.positions, self._pipeline.positions)
@@ -120,7 +121,9 @@ class Encoder:
             "default_prompt_name",
             "similarity_fn_name",
         )
-        return _rebuild, ({**self._arguments, **{name: getattr(self, name) for name in settable}},)
+        arguments = {**self._arguments, **{name: getattr(self, name) for name in settable}}
+        # The folder as it was found: another process may have another working directory, and needs no token.
+        return _rebuild, ({**arguments, "model": str(self._folder), "revision": None, "token": None},)
 
     # --- what it is ----------------------------------------------------------------------------------------------
 
@@ -131,10 +134,21 @@ class Encoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        if not isinstance(value, int) or not 1 <= value <= self._pipeline.positions:
+        if not is_count(value, 1) or value > self._pipeline.positions:
             raise InputError(f"max_seq_length is {value!r}, expected an integer from 1 to {self._pipeline.positions}")
         self._pipeline.capacity(0, value)
-        self._max_seq_length = value
+        self._max_seq_length = int(value)
+
+    @property
+    def similarity_fn_name(self) -> SimilarityName:
+        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan". Settable."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: SimilarityName) -> None:
+        if value not in SIMILARITIES:
+            raise InputError(f"similarity_fn_name is {value!r}, expected one of {', '.join(SIMILARITIES)}")
+        self._similarity_fn_name = value
 
     @property
     def tokenizer(self) -> tokenizers.Tokenizer:
@@ -279,9 +293,9 @@ class Encoder:
             InputError: a document, a span or an option is not usable; the message names it.
         """
         texts, single = _as_list(documents, "documents")
-        if not _is_count(chunk_tokens, 1):
+        if not is_count(chunk_tokens, 1):
             raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1")
-        if window_overlap is not None and not _is_count(window_overlap, 0):
+        if window_overlap is not None and not is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         all_spans: Any = [spans] if single and spans is not None else spans
         if all_spans is not None:
@@ -335,7 +349,7 @@ class Encoder:
         dimension = self.truncate_dim if truncate_dim is None else truncate_dim
         if dimension is None:
             return whole
-        if not _is_count(dimension, 1) or dimension > whole:
+        if not is_count(dimension, 1) or dimension > whole:
             raise InputError(f"truncate_dim is {dimension!r}, expected an integer from 1 to the model's {whole}")
         return int(dimension)
 
@@ -348,10 +362,6 @@ class Encoder:
 
 def _rebuild(arguments: dict[str, Any]) -> Encoder:
     return Encoder(**arguments)
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def _as_list(inputs: str | Sequence[str], where: str = "inputs") -> tuple[list[str], bool]:
@@ -379,15 +389,6 @@ def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
         check_text(name, f"the name {name!r} in prompts")
         check_text(text, f"prompts[{name!r}]")
     return dict(prompts)
-
-
-def _checked_similarity(name: str | None) -> SimilarityName | None:
-    for known in SIMILARITIES:
-        if name == known:
-            return known
-    if name is None:
-        return None
-    raise InputError(f"similarity_fn_name is {name!r}, expected one of {', '.join(SIMILARITIES)}")
 
 
 def _converted(result: Any, *, to_tensor: bool, to_numpy: bool) -> Any:
