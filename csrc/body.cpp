@@ -76,13 +76,31 @@ Prepared prepare(const Batch& batch) {
   return prepared;
 }
 
+// What every thread has for itself: its tile buffers, then scratch for attention.
+struct ThreadSpace {
+  char* base;
+  const Layout& tile;
+  long stride;
+
+  char* of(int thread) const { return base + thread * stride; }
+  ThreadSpace from(int thread) const { return {of(thread), tile, stride}; }
+};
+
+long attention_bytes(const Program& program) {
+  long floats = 0;
+  for (const Instruction& instruction : program.instructions)
+    if (const Attention* op = std::get_if<Attention>(&instruction))
+      floats = std::max(floats, Kernels::attention_scratch(op->head_size));
+  return floats * static_cast<long>(sizeof(float));
+}
+
 // One thread's view of a pack that is being run: where the buffers are and who else is at work.
 class Walker {
  public:
   Walker(const Program& program, const Batch& batch, const Prepared& prepared, long pack, Team& team, char* tokens,
-         const Layout& layout, char* tiles, const Layout& tile_layout)
+         const Layout& layout, const ThreadSpace& space)
       : program_(program), kernels_(*program.kernels), batch_(batch), prepared_(prepared), number_(pack), team_(team),
-        tokens_(tokens), layout_(layout), tiles_(tiles), tile_layout_(tile_layout) {
+        tokens_(tokens), layout_(layout), space_(space) {
     const long first = batch.cu_seqlens[batch.pack_segments[pack]];
     const long last = batch.cu_seqlens[batch.pack_segments[pack + 1]];
     const long block = prepared.block_offsets[pack];
@@ -102,9 +120,9 @@ class Walker {
   }
   Matrix optional(int buffer) const { return buffer == kNoBuffer ? Matrix{nullptr, 0} : matrix(buffer); }
   Matrix tile(int buffer, int thread) const {
-    return {reinterpret_cast<float*>(tiles_ + thread * tile_layout_.bytes + tile_layout_.offsets[buffer]),
-            program_.width(buffer)};
+    return {reinterpret_cast<float*>(space_.of(thread) + space_.tile.offsets[buffer]), program_.width(buffer)};
   }
+  float* scratch(int thread) const { return reinterpret_cast<float*>(space_.of(thread) + space_.tile.bytes); }
 
   template <class Body>
   void each_rows(long rows_a_unit, Body body) {
@@ -158,12 +176,12 @@ class Walker {
     // Heads outside, query blocks inside: neighbours in time share keys and values.
     team_.each(op.heads * pack_.block_count, [&](long unit) {
       const QueryBlock& block = pack_.blocks[unit % pack_.block_count];
-      kernels_.attention(args, unit / pack_.block_count, block.begin, block.end, block.query0, block.query1);
+      kernels_.attention(args, unit / pack_.block_count, block.begin, block.end, block.query0, block.query1, scratch(team_.thread()));
     });
   }
 
   void run(const Mlp& op) {
-    const long most = tile_layout_.rows;
+    const long most = space_.tile.rows;
     if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
     const long fair = divide_up(divide_up(pack_.tokens, 8L * team_.size()), 12) * 12;
     each_rows(std::clamp(fair, std::min(24L, most), most), [&](long row0, long row1) {
@@ -226,8 +244,7 @@ class Walker {
   Team& team_;
   char* tokens_;
   const Layout& layout_;
-  char* tiles_;
-  const Layout& tile_layout_;
+  const ThreadSpace& space_;
   Pack pack_;
 };
 
@@ -239,7 +256,7 @@ struct Run {
   const Prepared prepared;
   Poll poll;
   char* token_arena;
-  char* tile_arena;
+  ThreadSpace space;
   long lanes;
   TeamState team;
   std::atomic<long> next_turn;
@@ -254,7 +271,7 @@ struct Run {
     Team together(threads, thread, &team);
     const long steps = static_cast<long>(program.instructions.size());
     for (long turn = 0; turn < batch.shared_packs; turn++) {
-      Walker walker(program, batch, prepared, batch.pack_order[turn], together, token_arena, layouts.shared, tile_arena, layouts.tile);
+      Walker walker(program, batch, prepared, batch.pack_order[turn], together, token_arena, layouts.shared, space);
       for (long step = 0; step < steps; step++) {
         const long number = turn * steps + step;
         // Only a step that no thread can have started is cancelled, so that all leave at the same place.
@@ -272,9 +289,9 @@ struct Run {
     if (thread >= lanes) return;
     Team alone(1, 0, nullptr);
     char* tokens = token_arena + thread * layouts.pack.bytes;
-    char* tiles = tile_arena + thread * layouts.tile.bytes;
+    const ThreadSpace own = space.from(thread);
     for (long turn; (turn = next_turn.fetch_add(1)) < batch.packs && !stop.load();) {
-      Walker walker(program, batch, prepared, batch.pack_order[turn], alone, tokens, layouts.pack, tiles, layouts.tile);
+      Walker walker(program, batch, prepared, batch.pack_order[turn], alone, tokens, layouts.pack, own);
       for (const Instruction& instruction : program.instructions) walker.execute(instruction);
       tokens_done += walker.tokens();
       if (thread == 0 && asked_to_stop(tokens_done)) stop = true;
@@ -287,10 +304,11 @@ struct Run {
 bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll) {
   const long lanes = std::min<long>(threads, batch.packs - batch.shared_packs);
   const size_t tokens = std::max(batch.shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
-  arena_.grow(tokens + threads * layouts.tile.bytes);
-  Run run{program_,       batch, layouts, prepare(batch), poll, arena_.data(), arena_.data() + tokens, lanes, TeamState(threads),
-          {batch.shared_packs}, {0},   {batch.packs * static_cast<long>(program_.instructions.size()) + 1},
-          {false}};
+  const long own = layouts.tile.bytes + attention_bytes(program_);
+  arena_.grow(tokens + threads * own);
+  const long steps = batch.packs * static_cast<long>(program_.instructions.size());
+  Run run{program_,           batch, layouts, prepare(batch), poll, arena_.data(), {arena_.data() + tokens, layouts.tile, own},
+          lanes,              TeamState(threads), {batch.shared_packs}, {0}, {steps + 1}, {false}};
   struct Context {
     Run& run;
     int threads;

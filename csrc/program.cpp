@@ -6,7 +6,6 @@ namespace longspan {
 
 namespace {
 
-constexpr long kPanel = 16;
 
 float element(const SourcePart& part, long index) {
   switch (part.dtype) {
@@ -32,19 +31,19 @@ float* allocate(Program& program, long floats) {
 
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias) {
   const long columns = rows_of(parts);
-  float* panels = allocate(program, (columns + kPanel - 1) / kPanel * kPanel * k);
+  float* panels = allocate(program, (columns + kLine - 1) / kLine * kLine * k);
   long column = 0;
   for (const SourcePart& part : parts)
     for (long row = 0; row < part.rows; row++, column++) {
-      float* line = panels + column / kPanel * kPanel * k + column % kPanel;
-      for (long i = 0; i < k; i++) line[i * kPanel] = element(part, row * k + i);
+      float* line = panels + column / kLine * kLine * k + column % kLine;
+      for (long i = 0; i < k; i++) line[i * kLine] = element(part, row * k + i);
     }
   return {panels, columns, k, bias};
 }
 
 const float* pack_vector(Program& program, const std::vector<SourcePart>& parts) {
   const long size = rows_of(parts);
-  float* vector = allocate(program, (size + kPanel - 1) / kPanel * kPanel);
+  float* vector = allocate(program, (size + kLine - 1) / kLine * kLine);
   long at = 0;
   for (const SourcePart& part : parts)
     for (long i = 0; i < part.rows; i++) vector[at++] = element(part, i);

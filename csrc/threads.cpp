@@ -4,7 +4,6 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <new>
 #include <thread>
 
 #ifdef LONGSPAN_X86
@@ -24,15 +23,21 @@ inline void relax() {
 }
 
 // Denormals as zero, round to nearest, no exceptions, whatever the host program has set: the same bits everywhere.
+#if defined(LONGSPAN_X86)
+constexpr unsigned long kFloatControl = 0x9fc0;
+#elif defined(__aarch64__)
+constexpr unsigned long kFloatControl = 1ul << 24;
+#else
+constexpr unsigned long kFloatControl = 0;
+#endif
+
 class FloatMode {
  public:
-#ifdef LONGSPAN_X86
-  FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x9fc0); }
-  ~FloatMode() { _mm_setcsr(saved_); }
+  FloatMode() : saved_(float_control()) { set_float_control(kFloatControl); }
+  ~FloatMode() { set_float_control(saved_); }
 
  private:
-  unsigned saved_;
-#endif
+  unsigned long saved_;
 };
 
 struct Job {
@@ -57,10 +62,8 @@ class Pool {
       FloatMode mode;
       job.fn(job.context, 0);
     }
-    for (int spin = 0; left_.load(std::memory_order_acquire) > 0; spin++) {
-      if (spin < kSpins) relax();
-      else std::this_thread::yield();
-    }
+    for (int spin = 0; spin < kSpins && left_.load(std::memory_order_acquire) > 0; spin++) relax();
+    for (int left; (left = left_.load(std::memory_order_acquire)) > 0;) left_.wait(left, std::memory_order_acquire);
   }
 
  private:
@@ -83,7 +86,7 @@ class Pool {
       }
       if (thread >= job.threads) continue;
       job.fn(job.context, thread);
-      left_.fetch_sub(1, std::memory_order_release);
+      if (left_.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
     }
   }
 
@@ -105,11 +108,12 @@ void after_fork() {
   generation.fetch_add(1);
 }
 
+// When the library is loaded, so that no fork is missed.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, after_fork);
+
 Pool& pool() {
   Pool* existing = current.load(std::memory_order_acquire);
   if (existing) return *existing;
-  static const int registered = pthread_atfork(nullptr, nullptr, after_fork);
-  (void)registered;
   Pool* fresh = new Pool;  // never destroyed: workers may outlive static destruction
   if (current.compare_exchange_strong(existing, fresh)) return *fresh;
   delete fresh;
@@ -130,14 +134,30 @@ void run_on_threads(int threads, void (*fn)(void*, int), void* context) {
 uint64_t fork_generation() { return generation.load(); }
 
 void ForkSafeMutex::lock() {
-  if (generation_ != fork_generation()) {
-    new (&mutex_) std::mutex;
-    generation_ = fork_generation();
+  State* state = current_.load();
+  if (state->generation != fork_generation()) {
+    State* fresh = new State;  // the old one stays: its mutex may be locked for ever
+    if (current_.compare_exchange_strong(state, fresh)) state = fresh;
+    else delete fresh;
   }
-  mutex_.lock();
+  state->mutex.lock();
+  held_ = state;
 }
 
-void ForkSafeMutex::unlock() { mutex_.unlock(); }
+#if defined(LONGSPAN_X86)
+unsigned long float_control() { return _mm_getcsr(); }
+void set_float_control(unsigned long control) { _mm_setcsr(static_cast<unsigned>(control)); }
+#elif defined(__aarch64__)
+unsigned long float_control() {
+  unsigned long control;
+  asm volatile("mrs %0, fpcr" : "=r"(control));
+  return control;
+}
+void set_float_control(unsigned long control) { asm volatile("msr fpcr, %0" : : "r"(control)); }
+#else
+unsigned long float_control() { return 0; }
+void set_float_control(unsigned long) {}
+#endif
 
 void Barrier::wait() {
   const uint32_t round = round_.load(std::memory_order_acquire);

@@ -14,16 +14,27 @@ void run_on_threads(int threads, void (*fn)(void*, int), void* context);
 // How often fork() has made this process a child; a lock taken before a fork may never be released after it.
 uint64_t fork_generation();
 
-// A mutex that a forked child may take although the parent held it at the fork.
+// A mutex that a forked child may take although the parent held it at the fork: the child makes itself a new one.
 class ForkSafeMutex {
  public:
+  ForkSafeMutex() : current_(new State) {}
+  ~ForkSafeMutex() { delete current_.load(); }
   void lock();
-  void unlock();
+  void unlock() { held_->mutex.unlock(); }
 
  private:
-  std::mutex mutex_;
-  uint64_t generation_ = fork_generation();
+  struct State {
+    std::mutex mutex;
+    const uint64_t generation = fork_generation();
+  };
+
+  std::atomic<State*> current_;
+  State* held_ = nullptr;  // written and read by the holder only
 };
+
+// The floating-point control word of the calling thread, where the machine has one.
+unsigned long float_control();
+void set_float_control(unsigned long control);
 
 // Waits until all `size` threads have arrived: spins briefly, then sleeps in the kernel.
 class Barrier {

@@ -213,7 +213,7 @@ def test_ten_megabytes(minilm: Path, unit: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "tpu"}, "device is 'tpu', expected 'cpu' or 'cuda'"),
+        ({"device": "tpu"}, "device is 'tpu', expected 'cpu', 'cuda' or 'cuda:N'"),
         ({"weights": "int3"}, "weights is 'int3', expected"),
         ({"backend": "magic"}, "backend is 'magic', expected"),
         ({"threads": 0}, "threads is 0, expected an integer from 1"),

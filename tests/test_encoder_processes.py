@@ -97,12 +97,13 @@ def test_forked_child(minilm: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fork_while_another_thread_encodes(minilm: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_fork_while_another_thread_encodes(minilm: Path, threads: int) -> None:
     script = """
         import os, signal, sys, threading, time
         from longspan import Encoder
 
-        encoder = Encoder(sys.argv[1], threads=2)
+        encoder = Encoder(sys.argv[1], threads=int(sys.argv[2]))
         expected = encoder.encode(["a text"]).tobytes()
         stop = threading.Event()
 
@@ -122,7 +123,7 @@ def test_fork_while_another_thread_encodes(minilm: Path) -> None:
         stop.set()
         worker.join()
     """
-    child = start(script, minilm)
+    child = start(script, minilm, threads)
     _, errors = child.communicate(timeout=100)
     assert child.returncode == 0, errors
 
@@ -162,3 +163,46 @@ def test_interrupt(minilm: Path, threads: int, shape: str) -> None:
     assert child.returncode == -signal.SIGINT
     assert float(output) - sent < 2
     assert time.time() - sent < 4
+
+
+def test_small_thread_stacks(minilm: Path) -> None:
+    """A caller's thread may have little stack, as all threads do on musl."""
+    script = """
+        import sys, threading
+        from longspan import Encoder
+
+        encoder = Encoder(sys.argv[1], threads=1)
+        threading.stack_size(256 * 1024)
+        thread = threading.Thread(target=lambda: print(encoder.encode("word " * 200).shape))
+        thread.start()
+        thread.join()
+    """
+    child = start(script, minilm)
+    output, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    assert output.strip() == "(384,)"
+
+
+def test_a_signal_handler_that_encodes_gets_an_error(minilm: Path) -> None:
+    """It runs inside the call that it interrupts, and would wait for itself."""
+    script = """
+        import signal, sys, warnings
+        from longspan import Encoder
+
+        warnings.simplefilter("ignore")
+        encoder = Encoder(sys.argv[1], threads=1)
+
+        def handler(*_):
+            try:
+                encoder.encode("inside")
+            except RuntimeError as error:
+                print("inside" in str(error), 5e-324 * 1.0 > 0)
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        print(encoder.encode("word " * 30000).shape)
+    """
+    child = start(script, minilm)
+    output, errors = child.communicate(timeout=120)
+    assert child.returncode == 0, errors
+    assert output.splitlines() == ["True True", "(384,)"]

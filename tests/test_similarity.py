@@ -9,9 +9,9 @@ import pytest
 import torch
 from sentence_transformers import util
 
-from longspan.checkpoint.recipe import SimilarityName
+from longspan.checkpoint.recipe import SIMILARITIES, SimilarityName
 from longspan.errors import InputError
-from longspan.similarity import SIMILARITIES, similarity, similarity_pairwise
+from longspan.similarity import similarity, similarity_pairwise
 
 ALL_PAIRS: dict[SimilarityName, Any] = {
     "cosine": util.cos_sim,

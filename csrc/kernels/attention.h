@@ -15,13 +15,12 @@ constexpr int kKeyBlock = 128;
 constexpr int kHeadRows = 8;      // head sizes are multiples of 8
 constexpr int kLaneVectors = 2;   // vectors of queries side by side
 constexpr int kLanes = kLaneVectors * W;
-constexpr int kMostHead = 512;
 constexpr int kGroups = (int)(Kernels::kQueryBlock / kLanes);
 
 // The running softmax of up to kLanes queries.
 struct QueryState {
-  alignas(64) float query[kMostHead * kLanes];   // [head_size][lanes], scaled to base 2
-  alignas(64) float output[kMostHead * kLanes];  // [head_size][lanes], not yet divided
+  float* query;   // [head_size][lanes], scaled to base 2
+  float* output;  // [head_size][lanes], not yet divided
   V maximum[kLaneVectors];
   V denominator[kLaneVectors];
   int vectors;  // how many of kLaneVectors are in use
@@ -120,7 +119,7 @@ inline void begin_queries(QueryState& state, const float* q, long rows, long hea
     for (int j = 0; j < state.vectors; j++) store(state.output + e * kLanes + j * W, zero());
 }
 
-void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1) {
+void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   const long size = args.head_size;
   const long kv_head = head / (args.heads / args.kv_heads);
   const float* q = args.q + head * args.tokens * size;
@@ -128,8 +127,11 @@ void attention(const AttentionArgs& args, long head, long begin, long end, long 
   const float* v = args.v + kv_head * args.tokens * size;
   QueryState states[kGroups];
   int groups = 0;
-  for (long query = query0; query < query1; query += kLanes)
-    begin_queries(states[groups++], q + query * size, min_long(kLanes, query1 - query), size, args.scale * kLog2E);
+  for (long query = query0; query < query1; query += kLanes, groups++) {
+    states[groups].query = scratch + 2 * groups * size * kLanes;
+    states[groups].output = states[groups].query + size * kLanes;
+    begin_queries(states[groups], q + query * size, min_long(kLanes, query1 - query), size, args.scale * kLog2E);
+  }
   // Several groups of queries share each block of keys while it is in the near cache.
   for (long key = begin; key < end; key += kKeyBlock) {
     const long keys = min_long(kKeyBlock, end - key);

@@ -34,10 +34,15 @@ void pool(const PoolArgs& args, long column0, long column1) {
 void combine(const float* x, long count, long width, PoolKind kind, float divisor, float* out) {
   for (long column = 0; column < width; column += W) {
     const int n = (int)min_long(W, width - column);
-    V total = load_some(x + column, n);
-    for (long row = 1; row < count; row++) {
-      V next = load_some(x + row * width + column, n);
-      total = kind == PoolKind::maximum ? sticky_max(total, next) : total + next;
+    V total = zero();
+    for (long block = 0; block < count; block += kBlock) {
+      V part = load_some(x + block * width + column, n);
+      for (long row = block + 1; row < min_long(block + kBlock, count); row++) {
+        V next = load_some(x + row * width + column, n);
+        part = kind == PoolKind::maximum ? sticky_max(part, next) : part + next;
+      }
+      if (block == 0) total = part;
+      else total = kind == PoolKind::maximum ? sticky_max(total, part) : total + part;
     }
     store_some(out + column, kind == PoolKind::maximum ? total : total / broadcast(divisor), n);
   }

@@ -9,6 +9,8 @@ enum class Activation : int { identity, gelu, gelu_tanh, relu, silu, tanh };
 enum class Dtype : int { float32, float16, bfloat16 };
 enum class PoolKind : int { sum, maximum };
 
+constexpr int kLine = 16;  // floats in a line of a panel: one cache line, whatever the tier
+
 // A matrix [rows, width] of float32 with `stride` floats from row to row.
 struct Matrix {
   float* data;
@@ -94,8 +96,9 @@ struct Kernels {
   // Rows and columns of the result; columns start at a multiple of 16.
   void (*linear)(const LinearArgs&, long row0, long row1, long column0, long column1);
   void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1);
-  // Queries [query0, query1) of one head against the whole segment [begin, end).
-  void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1);
+  // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
+  // attention_scratch(head_size) floats, aligned to 64 bytes.
+  void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   // Columns [column0, column1) of one partial.
   void (*pool)(const PoolArgs&, long column0, long column1);
   // out = sum over `count` rows of x (or their maximum), divided by `divisor`; rows of `width`.
@@ -106,6 +109,8 @@ struct Kernels {
   double (*peak)(long iterations);
 
   static constexpr long kQueryBlock = 128;  // queries that share one pass over the keys
+
+  static constexpr long attention_scratch(long head_size) { return 2 * kQueryBlock * head_size; }
 };
 
 extern const Kernels kGeneric;

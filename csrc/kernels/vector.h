@@ -4,12 +4,13 @@
 // with its own instructions, and no copy may leak into another tier at link time.
 #pragma once
 
+#include "table.h"
+
 namespace longspan {
 namespace {
 
 typedef float UnalignedV __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
-constexpr int kLine = 16;    // floats in a panel line: one cache line, whatever the tier
 constexpr int kBlock = 256;  // every sum along K or along rows runs in blocks of this many terms
 
 inline V load(const float* p) { return (V) * (const UnalignedV*)p; }
@@ -25,7 +26,6 @@ inline V zero() { return V{}; }
 inline V broadcast(float x) { return x - V{}; }  // x - 0 keeps the sign of zero, x + 0 does not
 
 inline long min_long(long a, long b) { return a < b ? a : b; }
-inline long max_long(long a, long b) { return a > b ? a : b; }
 
 // A NaN in `x` passes through; `bound` is never NaN.
 inline V at_most(V x, float bound) { return x > broadcast(bound) ? broadcast(bound) : x; }
@@ -49,20 +49,34 @@ inline float sum_lanes(V v) {
 }
 
 // Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
+template <int... lanes>
+struct Lanes {};
+
+template <int n, int... lanes>
+struct CountLanes : CountLanes<n - 1, n - 1, lanes...> {};
+
+template <int... lanes>
+struct CountLanes<0, lanes...> {
+  using Type = Lanes<lanes...>;
+};
+
+template <int Half, int... lane>
+inline void swap_blocks(V& first, V& second, Lanes<lane...>) {
+  V a = first, b = second;
+#if defined(__clang__)
+  first = __builtin_shufflevector(a, b, ((lane & Half) ? W + lane - Half : lane)...);
+  second = __builtin_shufflevector(a, b, ((lane & Half) ? W + lane : lane + Half)...);
+#else
+  first = __builtin_shuffle(a, b, VI{((lane & Half) ? W + lane - Half : lane)...});
+  second = __builtin_shuffle(a, b, VI{((lane & Half) ? W + lane : lane + Half)...});
+#endif
+}
+
 template <int Half>
 inline void transpose_step(V (&rows)[W]) {
-  VI low, high;
-  for (int i = 0; i < W; i++) {
-    low[i] = (i & Half) ? W + i - Half : i;
-    high[i] = (i & Half) ? W + i : i + Half;
-  }
 #pragma GCC unroll 16
-  for (int i = 0; i < W; i++) {
-    if (i & Half) continue;
-    V a = rows[i], b = rows[i + Half];
-    rows[i] = __builtin_shuffle(a, b, low);
-    rows[i + Half] = __builtin_shuffle(a, b, high);
-  }
+  for (int i = 0; i < W; i++)
+    if (!(i & Half)) swap_blocks<Half>(rows[i], rows[i + Half], typename CountLanes<W>::Type{});
 }
 
 inline void transpose(V (&rows)[W]) {

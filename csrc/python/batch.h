@@ -70,8 +70,14 @@ struct LayoutArrays {
   long rows;
 };
 
-inline Layout view_layout(const LayoutArrays& arrays, size_t buffers) {
-  if (static_cast<size_t>(arrays.offsets.size()) != buffers) reject("a layout has one offset per buffer");
+// A layout whose buffers of the given kind lie inside its bytes.
+inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>& buffers, Rows kind) {
+  if (static_cast<size_t>(arrays.offsets.size()) != buffers.size()) reject("a layout has one offset per buffer");
+  for (size_t i = 0; i < buffers.size(); i++) {
+    const int64_t offset = arrays.offsets.data()[i], bytes = arrays.rows * buffers[i].width * 4;
+    if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset + bytes > arrays.bytes))
+      reject("a buffer lies outside its arena");
+  }
   return {arrays.offsets.data(), arrays.bytes, arrays.rows};
 }
 

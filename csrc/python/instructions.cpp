@@ -44,6 +44,16 @@ class Fields {
   }
   int optional_buffer(const char* name) const { return given(name) ? buffer(name) : kNoBuffer; }
 
+  // A buffer of so many columns.
+  int buffer(const char* name, long width) const {
+    const int index = buffer(name);
+    if (program_.width(index) != width)
+      reject(std::string(name) + " has " + std::to_string(program_.width(index)) + " columns, expected " +
+             std::to_string(width));
+    return index;
+  }
+  int optional_buffer(const char* name, long width) const { return given(name) ? buffer(name, width) : kNoBuffer; }
+
   const float* vector(const char* name, long size) {
     if (!given(name)) return nullptr;
     const auto parts = source(name, 1, 0);
@@ -116,43 +126,55 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
                  fields.table("types", width(out)), fields.integer("position_offset")};
   }
   if (op == "norm") {
-    const int x = fields.buffer("x"), out = fields.buffer("out");
+    const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
     return Norm{x, out, fields.vector("weight", width(x)), fields.vector("bias", width(x)), fields.number("eps")};
   }
   if (op == "linear") {
     const int x = fields.buffer("x"), out = fields.buffer("out");
-    return Linear{x, out, fields.optional_buffer("residual"), fields.panels("weight", "bias", width(out), width(x)),
+    return Linear{x, out, fields.optional_buffer("residual", width(out)), fields.panels("weight", "bias", width(out), width(x)),
                   activation_of(fields.dict())};
   }
   if (op == "qkv") {
     const int x = fields.buffer("x");
     const Heads h = heads_of(fields);
     const long columns = (h.heads + 2 * h.kv_heads) * h.head_size;
-    return Qkv{x, fields.buffer("q"), fields.buffer("k"), fields.buffer("v"),
+    return Qkv{x, fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
+               fields.buffer("v", h.kv_heads * h.head_size),
                fields.panels("weight", "bias", columns, width(x)), h.heads, h.kv_heads, h.head_size};
   }
   if (op == "attention") {
     const Heads h = heads_of(fields);
-    return Attention{fields.buffer("q"), fields.buffer("k"), fields.buffer("v"), fields.buffer("out"),
+    return Attention{fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
+                     fields.buffer("v", h.kv_heads * h.head_size), fields.buffer("out", h.heads * h.head_size),
                      h.heads, h.kv_heads, h.head_size, fields.number("scale")};
   }
   if (op == "mlp") {
     const int x = fields.buffer("x"), out = fields.buffer("out"), hidden = fields.buffer("hidden");
-    return Mlp{x, out, hidden, fields.optional_buffer("residual"),
+    return Mlp{x, out, hidden, fields.optional_buffer("residual", width(out)),
                fields.panels("up", "up_bias", width(hidden), width(x)),
                fields.panels("down", "down_bias", width(out), width(hidden)), activation_of(fields.dict())};
   }
-  if (op == "pool")
-    return Pool{fields.buffer("x"), fields.buffer("out"),
+  if (op == "pool") {
+    const int x = fields.buffer("x");
+    return Pool{x, fields.buffer("out", width(x)),
                 one_of<PoolKind>(fields.text("kind"), {{"sum", PoolKind::sum}, {"maximum", PoolKind::maximum}}),
                 static_cast<int>(fields.integer("index"))};
-  if (op == "combine")
-    return Combine{fields.buffer("partials"), fields.buffer("out"),
+  }
+  if (op == "combine") {
+    const int partials = fields.buffer("partials"), out = fields.buffer("out");
+    const long column = fields.integer("column");
+    if (column < 0 || column + width(partials) > width(out)) reject("column leaves the output");
+    return Combine{partials, out,
                    one_of<CombineKind>(fields.text("kind"), {{"mean", CombineKind::mean},
                                                              {"mean_sqrt_len", CombineKind::mean_sqrt_len},
                                                              {"maximum", CombineKind::maximum}}),
-                   static_cast<int>(fields.integer("index")), fields.integer("column")};
-  if (op == "normalize") return Normalize{fields.buffer("x"), fields.buffer("out"), fields.flag("unit")};
+                   static_cast<int>(fields.integer("index")), column};
+  }
+  if (op == "normalize") {
+    const int x = fields.buffer("x"), out = fields.buffer("out");
+    if (width(out) > width(x)) reject("the output is wider than the input");
+    return Normalize{x, out, fields.flag("unit")};
+  }
   reject("unknown instruction '" + op + "'");
 }
 

@@ -21,17 +21,39 @@ namespace longspan {
 
 namespace {
 
+// A signal handler or a progress bar runs inside a run and must not start another: it would wait for itself.
+class OneAtATime {
+ public:
+  OneAtATime() {
+    if (busy_) throw std::runtime_error("an encoder was called from inside a running call, by a signal handler or a callback");
+    busy_ = true;
+  }
+  ~OneAtATime() { busy_ = false; }
+
+ private:
+  static thread_local bool busy_;
+};
+
+thread_local bool OneAtATime::busy_ = false;
+
 class PyProgram {
  public:
-  PyProgram(const std::vector<std::pair<std::string, long>>& buffers,
-            const std::vector<std::pair<std::string, py::dict>>& instructions, int output, const std::string& isa)
+  PyProgram(const std::vector<std::pair<std::string, long>>& buffers, int output, const std::string& isa)
       : executor_(program_) {
     program_.kernels = &kernels_of(isa);
     program_.output = output;
-    for (const auto& [rows, width] : buffers)
-      program_.buffers.push_back({one_of<Rows>(rows, {{"T", Rows::tokens}, {"tile", Rows::tile}, {"P", Rows::partials}, {"N", Rows::vectors}}), width});
-    for (const auto& [op, fields] : instructions)
-      program_.instructions.push_back(read_instruction(program_, kept_, op, fields));
+    for (const auto& [rows, width] : buffers) {
+      const Rows kind = one_of<Rows>(
+          rows, {{"T", Rows::tokens}, {"tile", Rows::tile}, {"P", Rows::partials}, {"N", Rows::vectors}});
+      if (width < 1) reject("a buffer must have columns");
+      program_.buffers.push_back({kind, width});
+    }
+    if (output >= static_cast<int>(buffers.size())) reject("no such buffer: output");
+  }
+
+  // Appends an instruction and packs its weights, which the caller may give up afterwards.
+  void add(const std::string& op, const py::dict& fields) {
+    program_.instructions.push_back(read_instruction(program_, kept_, op, fields));
   }
 
   std::string isa() const { return program_.kernels->name; }
@@ -54,13 +76,15 @@ class PyProgram {
     Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
                 pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, {}};
     check_order(pack_order, batch.packs);
-    const size_t buffers = program_.buffers.size();
-    const Layouts layouts{view_layout(pack, buffers), view_layout(shared, buffers), view_layout(tile, buffers)};
+    const std::vector<Buffer>& buffers = program_.buffers;
+    const Layouts layouts{view_layout(pack, buffers, Rows::tokens), view_layout(shared, buffers, Rows::tokens),
+                          view_layout(tile, buffers, Rows::tile)};
     check_embedding(batch, tokens);
     check_packs(batch, layouts);
     std::vector<Floats> results = make_results(partials, cu_seqlens, batch);
     PythonPoll python(std::move(poll));
     bool finished;
+    const OneAtATime once;
     {
       py::gil_scoped_release nogil;
       std::lock_guard<ForkSafeMutex> turn(mutex_);
@@ -86,7 +110,9 @@ class PyProgram {
     }
     check_combines(data, views);
     Floats vectors({count, program_.width(program_.output)});
-    const Layout view = view_layout(layout, program_.buffers.size());
+    const Layout view = view_layout(layout, program_.buffers, Rows::vectors);
+    if (threads < 1 || view.rows < 1) reject("threads and rows must be at least 1");
+    const OneAtATime once;
     float* out = vectors.mutable_data();
     py::gil_scoped_release nogil;
     std::lock_guard<ForkSafeMutex> turn(mutex_);
@@ -201,9 +227,9 @@ PYBIND11_MODULE(_csrc, module) {
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   py::class_<PyProgram>(module, "Program")
-      .def(py::init<const std::vector<std::pair<std::string, long>>&, const std::vector<std::pair<std::string, py::dict>>&,
-                    int, const std::string&>(),
-           py::arg("buffers"), py::arg("instructions"), py::arg("output"), py::arg("isa"))
+      .def(py::init<const std::vector<std::pair<std::string, long>>&, int, const std::string&>(), py::arg("buffers"),
+           py::arg("output"), py::arg("isa"))
+      .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def(

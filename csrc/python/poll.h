@@ -7,6 +7,8 @@
 #include <exception>
 #include <utility>
 
+#include "../threads.h"
+
 namespace longspan {
 
 namespace py = pybind11;
@@ -27,6 +29,14 @@ class PythonPoll {
     const auto now = std::chrono::steady_clock::now();
     if (now - last_ < std::chrono::milliseconds(100)) return false;
     last_ = now;
+    const unsigned long kernels = float_control();
+    set_float_control(host_);  // what runs now is the caller's own code
+    const bool stop = ask_python(tokens);
+    set_float_control(kernels);
+    return stop;
+  }
+
+  bool ask_python(long tokens) {
     py::gil_scoped_acquire gil;
     try {
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -39,6 +49,7 @@ class PythonPoll {
   }
 
   py::object callback_;
+  const unsigned long host_ = float_control();
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
   std::exception_ptr error_;
 };

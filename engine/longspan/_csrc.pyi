@@ -27,10 +27,12 @@ class Program:
     def __init__(
         self,
         buffers: Sequence[tuple[str, int]],
-        instructions: Sequence[tuple[str, dict[str, Any]]],
         output: int,
         isa: str,
     ) -> None: ...
+    def add(self, op: str, fields: dict[str, Any]) -> None:
+        """Append an instruction and pack its weights."""
+
     @property
     def isa(self) -> str: ...
     @property

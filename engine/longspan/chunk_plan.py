@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import is_count
 from .errors import InputError, InputTypeError
 from .text.chunkers import Chunker, by_spans, by_splitter, by_tokens, join_pieces
 from .text.inputs import check_text, check_texts
@@ -37,11 +38,6 @@ def as_list(inputs: object, where: str = "inputs") -> tuple[list[str], bool]:
     if isinstance(inputs, str):
         return [check_text(inputs, where)], True
     return check_texts(inputs, where), False
-
-
-def is_count(value: object, least: int) -> bool:
-    """Whether a value is an integer of at least `least`; True and False are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def plan_chunks(

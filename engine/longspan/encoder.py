@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from .batch import Float32
 from .checkpoint.folder import resolve
-from .checkpoint.recipe import SimilarityName
-from .chunk_plan import as_list, is_count, plan_chunks
+from .checkpoint.recipe import SIMILARITIES, SimilarityName
+from .checks import is_count
+from .chunk_plan import as_list, plan_chunks
 from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
 from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges, check_precision
 from .results import DocumentEmbedding
-from .similarity import SIMILARITIES, similarity, similarity_pairwise
+from .similarity import similarity, similarity_pairwise
 from .text.chunkers import Spans
 from .text.inputs import check_text
 
@@ -94,16 +95,16 @@ class Encoder:
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.device, make_executor = choose_executor(device, weights, backend, threads)
         self.long_text = check_long_text(long_text)
-        folder = resolve(
+        self._folder = resolve(
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
-        )
-        self._pipeline = Pipeline(folder, make_executor)
+        ).absolute()
+        self._pipeline = Pipeline(self._folder, make_executor)
         recipe = self._pipeline.recipe
         self.prompts = {"query": "", "document": "", **dict(recipe.prompts), **_checked_prompts(prompts)}
         self.default_prompt_name = default_prompt_name or recipe.default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
-        self.similarity_fn_name = _checked_similarity(similarity_fn_name) or recipe.similarity_fn_name or "cosine"
+        self.similarity_fn_name = similarity_fn_name or recipe.similarity_fn_name or "cosine"
         self.truncate_dim = recipe.truncate_dim if truncate_dim is None else truncate_dim
         self._dimension(None)
         self._ranges: Mapping[int, Ranges] = {}
@@ -126,7 +127,9 @@ class Encoder:
             "default_prompt_name",
             "similarity_fn_name",
         )
-        return _rebuild, ({**self._arguments, **{name: getattr(self, name) for name in settable}},)
+        arguments = {**self._arguments, **{name: getattr(self, name) for name in settable}}
+        # The folder as it was found: another process may have another working directory, and needs no token.
+        return _rebuild, ({**arguments, "model": str(self._folder), "revision": None, "token": None},)
 
     # --- what it is ----------------------------------------------------------------------------------------------
 
@@ -137,10 +140,21 @@ class Encoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        if not isinstance(value, int) or not 1 <= value <= self._pipeline.positions:
+        if not is_count(value, 1) or value > self._pipeline.positions:
             raise InputError(f"max_seq_length is {value!r}, expected an integer from 1 to {self._pipeline.positions}")
         self._pipeline.capacity(0, value)
-        self._max_seq_length = value
+        self._max_seq_length = int(value)
+
+    @property
+    def similarity_fn_name(self) -> SimilarityName:
+        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan". Settable."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: SimilarityName) -> None:
+        if value not in SIMILARITIES:
+            raise InputError(f"similarity_fn_name is {value!r}, expected one of {', '.join(SIMILARITIES)}")
+        self._similarity_fn_name = value
 
     @property
     def tokenizer(self) -> tokenizers.Tokenizer:
@@ -409,15 +423,6 @@ def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
         check_text(name, f"the name {name!r} in prompts")
         check_text(text, f"prompts[{name!r}]")
     return dict(prompts)
-
-
-def _checked_similarity(name: str | None) -> SimilarityName | None:
-    for known in SIMILARITIES:
-        if name == known:
-            return known
-    if name is None:
-        return None
-    raise InputError(f"similarity_fn_name is {name!r}, expected one of {', '.join(SIMILARITIES)}")
 
 
 def _converted(result: Any, *, to_tensor: bool, to_numpy: bool) -> Any:

@@ -191,7 +191,8 @@ def embed_tokens(pipeline: Pipeline, texts: Sequence[str], options: Options) -> 
         for part in slices(pipeline, texts, options, progress, offsets=False):
             partials, counts = token_partials(part.packed)
             pooled = pipeline.run_body(part.packed, (partials,) * len(pipeline.modes), progress.reach)
-            matrices += np.split(pooled[0], np.cumsum(counts)[:-1])
+            # Copies, so that keeping one text's matrix does not keep the whole slice's.
+            matrices += [matrix.copy() for matrix in np.split(pooled[0], np.cumsum(counts)[:-1])]
             usages += part.usages
     return matrices, usages
 

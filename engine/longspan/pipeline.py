@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from .batch import Float32, Int32, PackedBatch, Partials
 from .checkpoint.config import read_json
 from .checkpoint.recipe import Recipe, read_recipe
-from .checkpoint.tensors import Tensors, TensorView
+from .checkpoint.tensors import Tensors
 from .errors import InputError
+from .executors.choice import MakeExecutor
 from .models import build_body
 from .models.binding import bind
 from .models.family import Body, ModelConfig
@@ -25,21 +25,8 @@ from .text.packing import Document, PackedTexts, pack
 from .text.tokenizer import Tokenizer, Tokens
 from .text.windows import split_windows
 
-
-class Executor(Protocol):
-    """What a pipeline needs of an executor."""
-
-    def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
-        """Partials [P, D] per pooling."""
-
-    def run_tail(
-        self,
-        tail: Program,
-        tensors: Mapping[str, TensorView],
-        partials: tuple[Float32, ...],
-        batch_partials: tuple[Partials, ...],
-    ) -> Float32:
-        """Vectors [N, d]."""
+TAILS = 8
+"""How many dimensions' tails are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +53,7 @@ class Pipeline:
         make_executor: makes the executor from the pooled body and the checkpoint's tensors.
     """
 
-    def __init__(self, folder: Path, make_executor: Callable[[Program, Mapping[str, TensorView]], Executor]) -> None:
+    def __init__(self, folder: Path, make_executor: MakeExecutor) -> None:
         self.recipe: Recipe = read_recipe(folder)
         config_file = self.recipe.transformer / "config.json"
         self.body: Body = build_body(ModelConfig(config_file, read_json(config_file)))
@@ -92,12 +79,14 @@ class Pipeline:
         return self.body.max_positions
 
     def tail(self, dimension: int, unit: bool) -> Program:
-        """The tail for vectors of one dimension; built once each."""
+        """The tail for vectors of one dimension; the last few are kept."""
         key = (dimension, unit)
         if key not in self._tails:
             recipe = self.recipe
             width = self.body.output.width
-            self._tails[key] = build_tail(recipe.pooling, width, recipe.tail, dimension=dimension, unit=unit)
+            built = build_tail(recipe.pooling, width, recipe.tail, dimension=dimension, unit=unit)
+            self._tails = dict([*self._tails.items(), (key, built)][-TAILS:])
+            return built
         return self._tails[key]
 
     # --- text to packed texts ------------------------------------------------------------------------------------

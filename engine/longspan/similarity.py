@@ -12,7 +12,7 @@ from .batch import Float32
 from .checkpoint.recipe import SimilarityName
 from .errors import InputError
 
-_ROWS = 256  # rows of the distance matrices that are worked out at a time
+_CELLS = 1 << 22  # numbers that the distances hold at a time
 
 
 def _matrix(values: Any, name: str) -> Float32:
@@ -32,9 +32,13 @@ def _unit(x: Float32) -> Float32:
 
 def _distances(a: Float32, b: Float32, power: int) -> Float32:
     result = np.empty((len(a), len(b)), np.float32)
-    for start in range(0, len(a), _ROWS):
-        gap = np.abs(a[start : start + _ROWS, None] - b[None])
-        result[start : start + _ROWS] = gap.sum(-1) if power == 1 else np.sqrt((gap * gap).sum(-1))
+    step = max(1, _CELLS // max(1, b.size))
+    columns = max(1, _CELLS // max(1, a.shape[1]))
+    for row in range(0, len(a), step):
+        for column in range(0, len(b), columns):
+            gap = np.abs(a[row : row + step, None] - b[None, column : column + columns])
+            cells = gap.sum(-1) if power == 1 else np.sqrt((gap * gap).sum(-1))
+            result[row : row + step, column : column + columns] = cells
     return result
 
 
@@ -50,7 +54,6 @@ _ROW_PAIRS: Mapping[SimilarityName, Callable[[Float32, Float32], npt.NDArray[Any
     "euclidean": lambda a, b: -np.sqrt(np.square(a - b).sum(-1)),
     "manhattan": lambda a, b: -np.abs(a - b).sum(-1),
 }
-SIMILARITIES = tuple(_ALL_PAIRS)
 
 
 def similarity(a: Any, b: Any, name: SimilarityName) -> Float32:

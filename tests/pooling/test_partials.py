@@ -203,3 +203,16 @@ def test_modes_equal_sentence_transformers(name: PoolingMode, include_prompt: bo
     theirs = Pooling(width, name, include_prompt=include_prompt)(features)["sentence_embedding"]
     ours = pooled(document_partials(texts, MODES[name], include_prompt=include_prompt), rows, MODES[name])
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("empty_first", [True, False])
+def test_an_empty_text_without_special_tokens_has_no_rows(mode: Mode, empty_first: bool) -> None:
+    """It must not take its neighbour's; its vector is zero."""
+    nothing = np.zeros(0, np.int32)
+    documents = [document(0, 8, 2), document(3, 8, 2)]
+    texts = pack(documents if empty_first else documents[::-1], nothing, nothing)
+    found = weights_of(document_partials(texts, mode, include_prompt=True))
+    assert found[0 if empty_first else 1] == {}
+    assert set(found[1 if empty_first else 0]) <= {0, 1, 2}
+    assert found[1 if empty_first else 0]

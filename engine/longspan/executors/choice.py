@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any
 
 from ..checkpoint.tensors import TensorView
+from ..checks import is_count
 from ..errors import InputError
 from ..program.program import Program
+from .protocol import Executor
 
-MakeExecutor = Callable[[Program, Mapping[str, TensorView]], Any]
+MakeExecutor = Callable[[Program, Mapping[str, TensorView]], Executor]
 
 
 def choose_executor(
@@ -28,13 +30,13 @@ def choose_executor(
     if backend not in (None, "reference"):
         raise InputError(f"backend is {backend!r}, expected None or 'reference'")
     most = max(64, 4 * (os.cpu_count() or 1))
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most):
+    if threads is not None and not (is_count(threads, 1) and threads <= most):
         raise InputError(f"threads is {threads!r}, expected an integer from 1 to {most}")
-    name = str(device) if device is not None else _best_device()
+    name = _best_device() if device is None else str(device)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InputError(f"device is {name!r}, expected 'cpu', 'cuda' or 'cuda:N'")
     if name == "cpu" and backend is None:
         return name, _cpu(threads)
-    if name != "cpu" and not name.startswith("cuda"):
-        raise InputError(f"device is {name!r}, expected 'cpu' or 'cuda'")
     return name, _reference(name)
 
 
@@ -57,8 +59,12 @@ def _reference(device: str) -> MakeExecutor:
 
 
 def _best_device() -> str:
-    """ "cuda" where torch is installed and the driver reports a GPU; asks neither torch nor a child process."""
-    return "cuda" if find_spec("torch") is not None and _gpus() else "cpu"
+    """ "cuda" where torch finds a GPU. Torch is asked, and so imported, only where the driver reports one."""
+    if find_spec("torch") is None or not _gpus():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _gpus() -> int:

@@ -14,7 +14,7 @@ from ..batch import Float32, Int64, PackedBatch, Partials
 from ..checkpoint.tensors import TensorView
 from ..errors import InputError
 from ..program.arena import Extents, place
-from ..program.instructions import Buffer, Instruction, Weight
+from ..program.instructions import Buffer, Embed, Instruction, Weight
 from ..program.program import Program
 from .schedule import Schedule, make_packs
 from .threads import default_threads
@@ -24,6 +24,9 @@ TILE_ROWS = 96
 
 TAIL_ROWS = 64
 """Vectors that one thread takes through the tail at a time."""
+
+TAILS = 8
+"""How many tails stay bound; every dimension that calls ask for is one."""
 
 Layout = tuple[Int64, int, int]
 """Byte offsets by buffer index, bytes of the arena, rows it was laid out for."""
@@ -57,7 +60,7 @@ class CpuExecutor:
         self._program = _bind(body, tensors, self._isa, output=None)
         self._layouts: dict[int, Layout] = {}
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
-        self._tails: dict[int, tuple[Program, _csrc.Program, Layout]] = {}
+        self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
 
     @property
     def isa(self) -> str:
@@ -113,12 +116,13 @@ class CpuExecutor:
         batch_partials: tuple[Partials, ...],
     ) -> Float32:
         """Turn partials into vectors: float32 [N, width of the tail's output]."""
-        known = self._tails.get(id(tail))
+        known = self._tails.get(tail)
         if known is None:
             program = _bind(tail, tensors, self._isa, output=tail.outputs[0])
             layout = _layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
-            known = self._tails[id(tail)] = (tail, program, layout)
-        _, program, layout = known
+            known = program, layout
+            self._tails = dict([*self._tails.items(), (tail, known)][-TAILS:])
+        program, layout = known
         return program.run_tail(
             data=list(partials),
             partials=[_arrays(item) for item in batch_partials],
@@ -148,20 +152,18 @@ def _layout(program: Program, extents: Extents, rows: int) -> Layout:
 def _bind(program: Program, tensors: Mapping[str, TensorView], isa: str, output: Buffer | None) -> _csrc.Program:
     """The program with its weights, in the form that `_csrc` takes."""
     index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
-    instructions = [(step.op, _fields(step, index, tensors)) for step in program.instructions]
     try:
         bound = _csrc.Program(
             buffers=[(buffer.rows.value, buffer.width) for buffer in program.buffers],
-            instructions=instructions,
             output=-1 if output is None else index[output.name],
             isa=isa,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    in_place = {weight for step in program.instructions for weight in step.weights if step.op == "embed"}
-    for weight in program.weights:
-        if weight not in in_place:  # packed: its pages of the file need not stay in memory
-            for name in weight.names:
+    for step in program.instructions:
+        bound.add(step.op, _fields(step, index, tensors))
+        if not isinstance(step, Embed):  # packed: its pages of the file need not stay in memory
+            for name in (name for weight in step.weights for name in weight.names):
                 tensors[name].release()
     return bound
 

@@ -25,9 +25,11 @@ def document_partials(texts: PackedTexts, mode: Mode, *, include_prompt: bool) -
     everything = np.arange(segments)
     excluded = np.zeros_like(texts.lead) if include_prompt else np.where(texts.prompt > 0, texts.lead, 0)
     if mode.rows != "all":
-        rows = texts.cu_seqlens[:-1] + excluded if mode.rows == "first" else texts.cu_seqlens[1:] - 1
+        begin, end = texts.cu_seqlens[:-1], texts.cu_seqlens[1:]
+        # An empty text without special tokens has no row, and must not take its neighbour's.
+        starts = np.minimum(begin + excluded, end) if mode.rows == "first" else np.maximum(end - 1, begin)
         weights = np.maximum(texts.owned_end - texts.owned_start, 1)
-        return _collect(documents, len(texts.first), rows, rows + 1, weights, step=0)
+        return _collect(documents, len(texts.first), starts, np.minimum(starts + 1, end), weights, step=0)
     starts = texts.row_of(everything, texts.owned_start)
     ends = texts.row_of(everything, texts.owned_end)
     starts[texts.first] -= (texts.lead - excluded)[texts.first]

@@ -60,7 +60,7 @@ def build_tail(
 def _module_steps(module: TailModule, x: Buffer, name: str) -> list[Instruction]:
     if isinstance(module, NormalizeModule):
         return [Normalize(stage=0, x=x, out=Buffer(name, Rows.VECTORS, x.width), unit=True)]
-    at = module.folder.name
+    at = module.folder
     if isinstance(module, LayerNormModule):
         scale, shift = Weight((f"{at}/norm.weight",), (x.width,)), Weight((f"{at}/norm.bias",), (x.width,))
         out = Buffer(name, Rows.VECTORS, x.width)
@@ -86,10 +86,10 @@ def _module_steps(module: TailModule, x: Buffer, name: str) -> list[Instruction]
 
 
 def tail_tensors(folder: Path, modules: Sequence[TailModule]) -> Tensors:
-    """The tail's tensors, each under its module's folder name ("2_Dense/linear.weight")."""
+    """The tail's tensors, each under its module's folder ("…/2_Dense/linear.weight")."""
     tensors: dict[str, TensorView] = {}
     for module in modules:
         if not isinstance(module, NormalizeModule):
             views = Tensors.open_file(module.folder / "model.safetensors")
-            tensors |= {f"{module.folder.name}/{name}": view for name, view in views.items()}
+            tensors |= {f"{module.folder}/{name}": view for name, view in views.items()}
     return Tensors(folder, tensors)

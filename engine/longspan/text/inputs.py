@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 from ..errors import InputError, InputTypeError
 
@@ -20,7 +20,7 @@ def check_texts(inputs: object, where: str = "inputs") -> list[str]:
         InputTypeError: `inputs` is not a collection of texts, or an element is not a `str`.
         InputError: a text holds a lone surrogate, which is no character and has no UTF-8 form.
     """
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, str | bytes | Mapping | Set) or not isinstance(inputs, Iterable):
         raise InputTypeError(f"{where} is {type(inputs).__name__}, expected a list of str")
     return [text if _is_plain(text) else check_text(text, f"{where}[{i}]") for i, text in enumerate(inputs)]
 

@@ -1,0 +1,26 @@
+"""What every executor offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ..batch import Float32, PackedBatch, Partials
+from ..checkpoint.tensors import TensorView
+from ..program.program import Program
+
+
+class Executor(Protocol):
+    """Runs a body on batches, and tails on what it pooled."""
+
+    def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
+        """Partials [P, D] per pooling."""
+
+    def run_tail(
+        self,
+        tail: Program,
+        tensors: Mapping[str, TensorView],
+        partials: tuple[Float32, ...],
+        batch_partials: tuple[Partials, ...],
+    ) -> Float32:
+        """Vectors [N, d]."""
