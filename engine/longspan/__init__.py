@@ -11,7 +11,8 @@ from .errors import (
     LongspanError,
     LongTextWarning,
 )
-from .results import DocumentEmbedding, Usage
+from .results import Chunks, DocumentEmbedding, Usage
+from .streaming import StreamedChunk
 from .text.windows import Window
 
 __version__ = "0.1.0"
@@ -19,12 +20,14 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Chunks",
     "DocumentEmbedding",
     "Encoder",
     "InputError",
     "InputTypeError",
     "LongTextWarning",
     "LongspanError",
+    "StreamedChunk",
     "Usage",
     "Window",
     "__version__",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from .batch import Float32
@@ -18,6 +18,7 @@ from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges, check_precision
 from .results import DocumentEmbedding
 from .similarity import similarity, similarity_pairwise
+from .streaming import stream_chunks, stream_texts
 from .text.chunkers import Spans
 from .text.inputs import check_text
 
@@ -329,6 +330,52 @@ class Encoder:
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
             warn_long_texts(usages, options)
         return results[0] if plan.single else results
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        chunk_tokens: int | None = None,
+        splitter: Any = None,
+        chunk_overlap: int = 0,
+        window_overlap: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        precision: Precision = "float32",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Iterator[Any]:
+        """Embed texts as they come, in bounded memory: the iterable is read as vectors are taken.
+
+        Args:
+            texts: any iterable, however long; generators are read lazily.
+            chunk_tokens, splitter, chunk_overlap, window_overlap: as for `encode_chunks`; with one of the first two,
+                each text is a document and its chunks are embedded.
+            prompt_name, prompt, precision, normalize_embeddings, truncate_dim: as for `encode`, or `encode_chunks`.
+
+        Yields:
+            One vector [d] per text, in order; with a chunking, a `StreamedChunk` (document, chunk, span, vector).
+
+        Raises:
+            InputError: an option is not usable, at once; or a text is not, when its turn comes.
+        """
+        if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+            raise InputTypeError(f"texts is {type(texts).__name__}, expected an iterable of str")
+        chunked = chunk_tokens is not None or splitter is not None
+        name = self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
+        options = self._options(
+            self._prompt(name, prompt),
+            "window" if chunked else self.long_text,
+            truncate_dim,
+            normalize_embeddings,
+            precision,
+            window_overlap=window_overlap,
+            what="texts",
+        )
+        if not chunked:
+            return stream_texts(self._pipeline, texts, options)
+        plan = plan_chunks([], 256 if chunk_tokens is None else chunk_tokens, None, splitter, " ", chunk_overlap)
+        return stream_chunks(self._pipeline, texts, options, plan.chunker)
 
     # --- calibration ---------------------------------------------------------------------------------------------
 

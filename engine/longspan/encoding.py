@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +16,7 @@ from .errors import InputError, LongTextWarning
 from .pipeline import Pipeline, PromptedTokens
 from .pooling.partials import document_partials, join, span_partials, token_partials
 from .pooling.precision import Precision, Ranges, Vectors, empty_vectors, to_precision
+from .prefetch import prefetched
 from .progress import Progress
 from .results import Chunks, DocumentEmbedding, Usage
 from .text.chunkers import Chunker
@@ -109,6 +110,11 @@ class Slice:
     packed: PackedTexts
 
     @property
+    def characters(self) -> int:
+        """The length of the texts."""
+        return sum(map(len, self.texts))
+
+    @property
     def usages(self) -> list[Usage]:
         """What the model sees of each text."""
         return [
@@ -117,33 +123,37 @@ class Slice:
         ]
 
 
-def slices(
-    pipeline: Pipeline, texts: Sequence[str], options: Options, progress: Progress, *, offsets: bool
-) -> Iterator[Slice]:
-    """The texts in groups of bounded number and size.
+def slices(pipeline: Pipeline, texts: Iterable[str], options: Options, *, offsets: bool) -> Iterator[Slice]:
+    """The texts in groups of bounded number and size, taken as they are needed; the next is tokenised meanwhile.
 
     Raises:
         InputError: a text is too long and the policy is "error", or the prompt leaves no room.
     """
-    for start, end in _bounds(texts):
-        group = texts[start:end]
-        tokens = pipeline.tokenize(group, options.prompt, offsets=offsets)
-        _check_ids(pipeline, tokens, start, options)
-        documents = [_document(pipeline, item, start + i, options) for i, item in enumerate(tokens)]
-        packed = pipeline.pack(documents)
-        progress.begin(len(packed.ids), sum(map(len, group)))
-        yield Slice(start, group, tokens, documents, packed)
+    made = (_slice(pipeline, start, group, options, offsets) for start, group in _groups(texts))
+    # A call with one slice, such as a single query, has nothing to overlap and needs no thread.
+    single = isinstance(texts, list) and len(texts) <= _SLICE_TEXTS and sum(map(len, texts)) <= _SLICE_CHARACTERS
+    return made if single else prefetched(made)
 
 
-def _bounds(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _slice(pipeline: Pipeline, start: int, group: list[str], options: Options, offsets: bool) -> Slice:
+    tokens = pipeline.tokenize(group, options.prompt, offsets=offsets)
+    _check_ids(pipeline, tokens, start, options)
+    documents = [_document(pipeline, item, start + i, options) for i, item in enumerate(tokens)]
+    return Slice(start, group, tokens, documents, pipeline.pack(documents))
+
+
+def _groups(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """(index of the first, texts)."""
     start, characters = 0, 0
-    for index, text in enumerate(texts):
-        if index > start and (index - start == _SLICE_TEXTS or characters + len(text) > _SLICE_CHARACTERS):
-            yield start, index
-            start, characters = index, 0
+    group: list[str] = []
+    for text in texts:
+        if group and (len(group) == _SLICE_TEXTS or characters + len(text) > _SLICE_CHARACTERS):
+            yield start, group
+            start, characters, group = start + len(group), 0, []
+        group.append(text)
         characters += len(text)
-    if start < len(texts):
-        yield start, len(texts)
+    if group:
+        yield start, group
 
 
 def _check_ids(pipeline: Pipeline, group: Sequence[PromptedTokens], start: int, options: Options) -> None:
@@ -171,14 +181,10 @@ def embed_texts(pipeline: Pipeline, texts: Sequence[str], options: Options) -> t
     """One vector per text, [n, dimension] in the precision of the call, and what was used of each."""
     vectors = empty_vectors(len(texts), options.dimension, options.precision)
     usages: list[Usage] = []
-    include_prompt = pipeline.recipe.include_prompt
     with Progress(options.show_progress, sum(map(len, texts))) as progress:
-        for part in slices(pipeline, texts, options, progress, offsets=False):
-            partials = tuple(
-                document_partials(part.packed, mode, include_prompt=include_prompt) for mode in pipeline.modes
-            )
-            pooled = pipeline.run_body(part.packed, partials, progress.reach)
-            vectors[part.start : part.start + len(part.texts)] = finish(pipeline, pooled, partials, options)
+        for part in slices(pipeline, texts, options, offsets=False):
+            progress.begin(len(part.packed.ids), part.characters)
+            vectors[part.start : part.start + len(part.texts)] = text_vectors(pipeline, part, options, progress.reach)
             usages += part.usages
     return vectors, usages
 
@@ -188,7 +194,8 @@ def embed_tokens(pipeline: Pipeline, texts: Sequence[str], options: Options) -> 
     matrices: list[Float32] = []
     usages: list[Usage] = []
     with Progress(options.show_progress, sum(map(len, texts))) as progress:
-        for part in slices(pipeline, texts, options, progress, offsets=False):
+        for part in slices(pipeline, texts, options, offsets=False):
+            progress.begin(len(part.packed.ids), part.characters)
             partials, counts = token_partials(part.packed)
             pooled = pipeline.run_body(part.packed, (partials,) * len(pipeline.modes), progress.reach)
             # Copies, so that keeping one text's matrix does not keep the whole slice's.
@@ -215,14 +222,32 @@ def embed_chunks(
     results: list[DocumentEmbedding] = []
     usages: list[Usage] = []
     with Progress(options.show_progress, sum(map(len, texts))) as progress:
-        for part in slices(pipeline, texts, options, progress, offsets=True):
-            levels = [_levels(part, i, chunker) for i in range(len(part.texts))]
-            partials = tuple(_all_partials(pipeline, part, levels, index) for index in range(len(pipeline.modes)))
-            pooled = pipeline.run_body(part.packed, partials, progress.reach)
-            vectors = finish(pipeline, pooled, partials, options)
-            results += _results(part, levels, vectors, sizes)
+        for part in slices(pipeline, texts, options, offsets=True):
+            progress.begin(len(part.packed.ids), part.characters)
+            results += chunk_vectors(pipeline, part, options, chunker, sizes, progress.reach)
             usages += part.usages
     return results, usages
+
+
+Poll = Callable[[int], None]
+"""What is told now and then how many tokens of a slice are done."""
+
+
+def text_vectors(pipeline: Pipeline, part: Slice, options: Options, poll: Poll | None = None) -> Vectors:
+    """One vector per text of a slice."""
+    include_prompt = pipeline.recipe.include_prompt
+    partials = tuple(document_partials(part.packed, mode, include_prompt=include_prompt) for mode in pipeline.modes)
+    return finish(pipeline, pipeline.run_body(part.packed, partials, poll), partials, options)
+
+
+def chunk_vectors(
+    pipeline: Pipeline, part: Slice, options: Options, chunker: Chunker, sizes: Sequence[int], poll: Poll | None = None
+) -> Iterator[DocumentEmbedding]:
+    """The documents of a slice with their chunks."""
+    levels = [_levels(part, i, chunker) for i in range(len(part.texts))]
+    partials = tuple(_all_partials(pipeline, part, levels, index) for index in range(len(pipeline.modes)))
+    vectors = finish(pipeline, pipeline.run_body(part.packed, partials, poll), partials, options)
+    return _results(part, levels, vectors, sizes)
 
 
 def finish(

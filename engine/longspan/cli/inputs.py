@@ -92,8 +92,8 @@ def _read_jsonl(source: Source, columns: Columns, broken: Broken) -> Iterator[Do
             size += len(line)
             place = f"{source.name}:{number}"
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if not text.strip():
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+                if not text:
                     continue
                 document = _document(_json_object(text), columns, place, size)
             except UnicodeDecodeError as error:

@@ -1,0 +1,43 @@
+"""`longspan info`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from longspan import Encoder, _csrc
+
+Run = Callable[..., Any]
+
+
+def test_json(longspan: Run, minilm: Path) -> None:
+    report = json.loads(longspan("info", minilm, "--json", "--threads", 1).out)
+    encoder = Encoder(minilm)
+    model = report["model"]
+    assert (model["type"], model["layers"], model["width"], model["parameters"]) == ("bert", 6, 384, 22_565_376)
+    assert model["dimension"] == encoder.get_embedding_dimension()
+    assert model["max_seq_length"] == encoder.max_seq_length
+    assert (model["pooling"], model["tail"], model["similarity"]) == (["mean"], ["Normalize"], "cosine")
+    assert report["machine"]["tiers"] == _csrc.tiers()
+    assert report["machine"]["threads"] == 1
+    counts = {(entry["program"], entry["op"]): entry["count"] for entry in report["instructions"]}
+    assert counts["body", "attention"] == 6
+    assert counts["tail", "normalize"] == 1
+    assert "programs" not in report
+
+
+def test_lines(longspan: Run, tiny: Path) -> None:
+    ran = longspan("info", tiny)
+    assert (ran.code, ran.err) == (0, "")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["layers", "1"] in lines
+    assert ["positions", "64"] in lines
+    assert ["tail", "none"] in lines
+    assert "qkv  " in ran.out
+    assert "← inputs" not in ran.out
+    listing = longspan("info", tiny, "--program").out
+    assert listing.startswith(ran.out)
+    assert "bert: 9 instructions" in listing
+    assert "tail: 2 instructions" in listing
