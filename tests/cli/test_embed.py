@@ -248,9 +248,14 @@ def interrupted(longspan: Run, tiny: Path, corpus: Path, tmp_path: Path, monkeyp
 def test_continued(
     longspan: Run, interrupted: list[Any], tiny: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = []
+    sizes: list[int] = []
     embed = groups.embed_group
-    monkeypatch.setattr(groups, "embed_group", lambda *a: (sizes.append(len(a[2])), embed(*a))[1])
+
+    def counted(*arguments: Any) -> Any:
+        sizes.append(len(arguments[2]))
+        return embed(*arguments)
+
+    monkeypatch.setattr(groups, "embed_group", counted)
     ran = longspan(*interrupted, "--threads", 1)  # threads change no bits
     assert ran.err.splitlines()[0] == "longspan: continuing an interrupted run, 2 groups of documents done"
     assert sizes == [2]

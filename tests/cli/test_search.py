@@ -54,7 +54,7 @@ def test_lines(longspan: Run, minilm: Path, folder: Path, monkeypatch: pytest.Mo
     first, second, *rest = ran.out.splitlines()
     assert ran.err == ""
     assert first.startswith("1. 0.")
-    assert first.endswith(f"{folder}/rows.jsonl:1  0-24")
+    assert first.endswith(f"{folder}/rows.jsonl:1  0-23")
     assert second == "   Trains [31mstop here ."  # no control character reaches the terminal
     assert all(len(line) <= 40 for line in rest if not line.startswith("2. "))
     assert sum(line[:2] in ("1.", "2.", "3.") for line in ran.out.splitlines()) == 2

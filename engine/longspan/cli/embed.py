@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     identity = identity_of(options, folder, encoder.device, sources)
     layout = Layout(tuple(args.chunk_tokens or ()), args.precision, encoder.get_embedding_dimension())
     skipped = Skipped(args.skip_errors)
-    with open_journal(output, identity, overwrite=args.overwrite) as journal:
+    with open_journal(output, identity, overwrite=args.overwrite) as journal, _advising(journal):
         summary = f"{output}: finished what an interrupted run had left to do"
         if not journal.finished:
             _work(args, encoder, sources, journal, skipped)
@@ -116,6 +117,17 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         note(summary)
     return 0
+
+
+@contextlib.contextmanager
+def _advising(journal: Journal) -> Iterator[None]:
+    """Say how to go on if the run is cut short."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError):
+        if journal.count and journal.folder.exists():
+            note(f"the work so far is in {journal.folder}; repeat the command to continue")
+        raise
 
 
 def _work(
@@ -133,13 +145,8 @@ def _work(
     shown = not args.quiet and sys.stderr.isatty()
     if journal.count and not args.quiet:
         note(f"continuing an interrupted run, {counted(journal.count, 'group')} of documents done")
-    try:
-        with Meter(shown, sum(source.size for source in sources)) as meter:
-            embed_all(encoder, way, read_documents(sources, columns, skipped), journal, meter)
-    except (KeyboardInterrupt, OSError):
-        if journal.count:
-            note(f"the work so far is in {journal.folder}; repeat the command to continue")
-        raise
+    with Meter(shown, sum(source.size for source in sources)) as meter:
+        embed_all(encoder, way, read_documents(sources, columns, skipped), journal, meter)
     if inputs_fingerprint(as_now(sources)) != inputs_fingerprint(sources):
         raise InputError("the inputs changed while they were read; repeat the command with --overwrite")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -47,8 +49,15 @@ class Meter:
         from tqdm import tqdm  # 25 ms, only for those who look at it
 
         self._start = time.perf_counter()
+        wide = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # some terminals do not know their size
         self._bar = tqdm(
-            total=self._total, initial=self._earlier, unit_scale=True, dynamic_ncols=True, bar_format=_FORMAT
+            total=self._total,
+            initial=self._earlier,
+            unit_scale=True,
+            ncols=None if wide else 80,
+            nrows=None if wide else 24,
+            dynamic_ncols=wide,
+            bar_format=_FORMAT,
         )
 
     def advance(self, size: int, done: int, unit: str) -> None:
