@@ -95,8 +95,9 @@ class Encoder:
         ).absolute()
         self._pipeline = Pipeline(self._folder, make_executor)
         recipe = self._pipeline.recipe
-        self.prompts = {"query": "", "document": "", **dict(recipe.prompts), **_checked_prompts(prompts)}
-        self.default_prompt_name = default_prompt_name or recipe.default_prompt_name
+        own_prompts = _checked_prompts(dict(recipe.prompts))
+        self.prompts = {"query": "", "document": "", **own_prompts, **_checked_prompts(prompts)}
+        self.default_prompt_name = recipe.default_prompt_name if default_prompt_name is None else default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
         self.similarity_fn_name = similarity_fn_name or recipe.similarity_fn_name or "cosine"
@@ -306,11 +307,11 @@ class Encoder:
             long_text=check_long_text(long_text),
             dimension=self._dimension(truncate_dim),
             unit=self._pipeline.unit or normalize_embeddings,
-            window_overlap=window_overlap,
+            window_overlap=None if window_overlap is None else int(window_overlap),
             show_progress=show_progress_bar,
             what="documents",
         )
-        results, usages = embed_chunks(self._pipeline, texts, options, chunk_tokens, all_spans)
+        results, usages = embed_chunks(self._pipeline, texts, options, int(chunk_tokens), all_spans)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
             warn_long_texts(usages, options)
         return results[0] if single else results
@@ -342,7 +343,7 @@ class Encoder:
         if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(map(repr, self.prompts))
             raise InputError(f"there is no prompt named {name!r}; known are {known}")
-        return self.prompts[name]
+        return check_text(self.prompts[name], f"prompts[{name!r}]")
 
     def _dimension(self, truncate_dim: int | None) -> int:
         whole = self._pipeline.dimension
