@@ -258,3 +258,13 @@ def test_bad_documents(encoder: Encoder) -> None:
     wrong: Any = 7
     with pytest.raises(InputError, match="spans"):
         encoder.encode_chunks("a", spans=wrong)
+
+
+def test_numpy_integers_are_integers(encoder: Encoder) -> None:
+    """Small ones overflow if arithmetic is done in them."""
+    text = "Hello world. This is a test sentence, right? " * 200
+    expected = encoder.encode_chunks(text, chunk_tokens=200, window_overlap=50)
+    options: Any = {"chunk_tokens": np.uint8(200), "window_overlap": np.int8(50)}
+    found = encoder.encode_chunks(text, **options)
+    assert found.spans == expected.spans
+    assert (found.vectors == expected.vectors).all()

@@ -206,3 +206,24 @@ def test_a_signal_handler_that_encodes_gets_an_error(minilm: Path) -> None:
     output, errors = child.communicate(timeout=120)
     assert child.returncode == 0, errors
     assert output.splitlines() == ["True True", "(384,)"]
+
+
+def test_the_interpreter_may_end_while_a_daemon_thread_encodes(minilm: Path) -> None:
+    script = """
+        import sys, threading, time, warnings
+        from longspan import Encoder
+
+        warnings.simplefilter("ignore")
+        encoder = Encoder(sys.argv[1], threads=2)
+
+        def work():
+            while True:
+                encoder.encode("The quick brown fox jumps over the lazy dog. " * 3000)
+
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+    """
+    for _ in range(3):
+        child = start(script, minilm)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors

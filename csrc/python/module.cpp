@@ -86,7 +86,7 @@ class PyProgram {
     bool finished;
     const OneAtATime once;
     {
-      py::gil_scoped_release nogil;
+      const WithoutGil nogil;
       std::lock_guard<ForkSafeMutex> turn(mutex_);
       finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python});
     }
@@ -114,7 +114,7 @@ class PyProgram {
     if (threads < 1 || view.rows < 1) reject("threads and rows must be at least 1");
     const OneAtATime once;
     float* out = vectors.mutable_data();
-    py::gil_scoped_release nogil;
+    const WithoutGil nogil;
     std::lock_guard<ForkSafeMutex> turn(mutex_);
     executor_.run_tail(views, offsets, count, view, threads, out);
     return vectors;
@@ -174,7 +174,7 @@ double peak_gflops(const std::string& isa, int threads) {
     const Kernels& kernels;
     std::atomic<long> operations{0};
   } context{kernels_of(isa)};
-  py::gil_scoped_release nogil;
+  const WithoutGil nogil;
   const auto run = [](void* pointer, int) {
     Context& c = *static_cast<Context*>(pointer);
     c.operations += static_cast<long>(c.kernels.peak(10'000'000));

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "../threads.h"
@@ -12,6 +13,27 @@
 namespace longspan {
 
 namespace py = pybind11;
+
+inline bool finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing();
+#else
+  return _Py_IsFinalizing();
+#endif
+}
+
+// Gives the GIL up. A thread that finds the interpreter gone when it wants the GIL back sleeps for ever, as Python 3.14
+// does: older versions end it by unwinding its stack, which C++ destructors do not survive.
+class WithoutGil {
+ public:
+  ~WithoutGil() {
+    while (finalizing()) std::this_thread::sleep_for(std::chrono::seconds(1));
+    PyEval_RestoreThread(state_);
+  }
+
+ private:
+  PyThreadState* state_ = PyEval_SaveThread();
+};
 
 // Calls back into Python at most ten times a second, and looks for Ctrl-C.
 class PythonPoll {
@@ -29,6 +51,7 @@ class PythonPoll {
     const auto now = std::chrono::steady_clock::now();
     if (now - last_ < std::chrono::milliseconds(100)) return false;
     last_ = now;
+    if (finalizing()) return true;
     const unsigned long kernels = float_control();
     set_float_control(host_);  // what runs now is the caller's own code
     const bool stop = ask_python(tokens);

@@ -101,8 +101,9 @@ class Encoder:
         ).absolute()
         self._pipeline = Pipeline(self._folder, make_executor)
         recipe = self._pipeline.recipe
-        self.prompts = {"query": "", "document": "", **dict(recipe.prompts), **_checked_prompts(prompts)}
-        self.default_prompt_name = default_prompt_name or recipe.default_prompt_name
+        own_prompts = _checked_prompts(dict(recipe.prompts))
+        self.prompts = {"query": "", "document": "", **own_prompts, **_checked_prompts(prompts)}
+        self.default_prompt_name = recipe.default_prompt_name if default_prompt_name is None else default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
         self.similarity_fn_name = similarity_fn_name or recipe.similarity_fn_name or "cosine"
@@ -323,7 +324,7 @@ class Encoder:
             normalize_embeddings,
             precision,
             show_progress=show_progress_bar,
-            window_overlap=window_overlap,
+            window_overlap=None if window_overlap is None else int(window_overlap),
             what="documents",
         )
         results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
@@ -361,6 +362,8 @@ class Encoder:
         """
         if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
             raise InputTypeError(f"texts is {type(texts).__name__}, expected an iterable of str")
+        if window_overlap is not None and not is_count(window_overlap, 0):
+            raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         chunked = chunk_tokens is not None or splitter is not None
         name = self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
         options = self._options(
@@ -369,7 +372,7 @@ class Encoder:
             truncate_dim,
             normalize_embeddings,
             precision,
-            window_overlap=window_overlap,
+            window_overlap=None if window_overlap is None else int(window_overlap),
             what="texts",
         )
         if not chunked:
@@ -420,7 +423,7 @@ class Encoder:
         if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(map(repr, self.prompts))
             raise InputError(f"there is no prompt named {name!r}; known are {known}")
-        return self.prompts[name]
+        return check_text(self.prompts[name], f"prompts[{name!r}]")
 
     def _dimension(self, truncate_dim: int | None) -> int:
         whole = self._pipeline.dimension

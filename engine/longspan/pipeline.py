@@ -12,7 +12,7 @@ from .batch import Float32, Int32, PackedBatch, Partials
 from .checkpoint.config import read_json
 from .checkpoint.recipe import Recipe, read_recipe
 from .checkpoint.tensors import Tensors
-from .errors import InputError
+from .errors import CheckpointError, InputError
 from .executors.choice import MakeExecutor
 from .models import build_body
 from .models.binding import bind
@@ -58,6 +58,7 @@ class Pipeline:
         config_file = self.recipe.transformer / "config.json"
         self.body: Body = build_body(ModelConfig(config_file, read_json(config_file)))
         self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
+        _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
         program = self.body.pooled([mode.pool for mode in self.modes])
         tensors = Tensors.open(self.recipe.transformer)
@@ -141,6 +142,15 @@ class Pipeline:
     ) -> Float32:
         """Vectors [N, dimension]."""
         return self.executor.run_tail(self.tail(dimension, unit), self.tail_tensors, pooled, partials)
+
+
+def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:
+    for token in (*tokenizer.prefix, *tokenizer.suffix):
+        if token >= known:
+            raise CheckpointError(
+                f"{folder}: the tokenizer puts the token id {token} around texts, but the checkpoint embeds {known} "
+                "ids only; it holds another model's tokenizer."
+            )
 
 
 def _behind_prompt(tokens: Tokens, prompt: str, text: str) -> PromptedTokens:

@@ -16,6 +16,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from longspan.errors import CheckpointError, CheckpointNotFoundError
 from longspan.text import tokenizer as module
@@ -201,3 +202,19 @@ def test_pickle_and_threads(minilm: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}, {}],
+    ids=lambda options: next(iter(options), "as it is"),
+)
+def test_tokenizer_config_outweighs_tokenizer_json(minilm: Path, tmp_path: Path, options: dict[str, bool]) -> None:
+    for name in ("tokenizer.json", "vocab.txt", "config.json", "special_tokens_map.json"):
+        shutil.copy(minilm / name, tmp_path)
+    config = json.loads((minilm / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **options}))
+    text = "Hello Wörld, 你好 NAÏVE café"
+    expected = AutoTokenizer.from_pretrained(tmp_path)(text, add_special_tokens=False)["input_ids"]
+    (found,) = Tokenizer.load(tmp_path).encode([text], offsets=False)
+    assert found.ids.tolist() == expected

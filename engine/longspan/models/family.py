@@ -55,7 +55,10 @@ class ModelConfig:
 
     def number(self, name: str, *, default: float = _MISSING) -> float:
         """A finite, non-negative number."""
-        value = float(self._get(name, (int, float), "a number", default))
+        try:
+            value = float(self._get(name, (int, float), "a number", default))
+        except OverflowError:
+            value = float("inf")
         if not 0 <= value < float("inf"):
             raise self._error(f"field {name!r} is {value}, expected a finite number of at least 0")
         return value

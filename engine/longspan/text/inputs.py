@@ -22,7 +22,11 @@ def check_texts(inputs: object, where: str = "inputs") -> list[str]:
     """
     if isinstance(inputs, str | bytes | Mapping | Set) or not isinstance(inputs, Iterable):
         raise InputTypeError(f"{where} is {type(inputs).__name__}, expected a list of str")
-    return [text if _is_plain(text) else check_text(text, f"{where}[{i}]") for i, text in enumerate(inputs)]
+    try:
+        texts = iter(inputs)
+    except TypeError:  # an array without dimensions looks like a list
+        raise InputTypeError(f"{where} is {type(inputs).__name__} without elements, expected a list of str") from None
+    return [text if _is_plain(text) else check_text(text, f"{where}[{i}]") for i, text in enumerate(texts)]
 
 
 def _is_plain(text: object) -> bool:

@@ -15,7 +15,7 @@ import tokenizers
 from ..batch import Int32
 from ..errors import CheckpointError
 from .pieces import Cutter, make_cutter
-from .vocabulary import build_wordpiece
+from .vocabulary import build_wordpiece, follow_config
 
 _LONGEST_WHOLE = 1 << 16  # code points; longer texts are cut
 _PIECE = 1 << 14  # code points of a piece: small enough that both memory and threads are well used
@@ -79,14 +79,19 @@ class Tokenizer:
         if not path.exists():
             path, spec = folder / "vocab.txt", build_wordpiece(folder)
         elif not lower_case:
-            return cls(_parse(lambda: tokenizers.Tokenizer.from_file(str(path)), path), str(path))
+            raw = _parse(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
+            follow_config(raw, folder)
+            return cls(raw, str(path))
         else:
             spec = _parse(lambda: json.loads(path.read_text(encoding="utf-8")), path)
         if lower_case and isinstance(spec, dict):
             # In the file rather than on the object: only loading normalises the added tokens.
             parts = [{"type": "Lowercase"}, *filter(None, [spec.get("normalizer")])]
             spec["normalizer"] = {"type": "Sequence", "normalizers": parts}
-        return cls(_parse(lambda: tokenizers.Tokenizer.from_str(json.dumps(spec)), path), str(path))
+        raw = _parse(lambda: tokenizers.Tokenizer.from_str(json.dumps(spec)), path)
+        if not lower_case:
+            follow_config(raw, folder)
+        return cls(raw, str(path))
 
     def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:
         return _from_json, (self.raw.to_str(),)

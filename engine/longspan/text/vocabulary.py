@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+from tokenizers.normalizers import BertNormalizer
+
 from ..errors import CheckpointError, CheckpointNotFoundError
 
 _ARCHITECTURES = ("", "bert", "distilbert", "electra", "mobilebert", "convbert", "layoutlm", "nomic_bert", "funnel")
@@ -111,3 +114,23 @@ def _content(token: Any, default: str) -> str:
 def _special(index: int, content: str) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": index, "content": content, **flags, "special": True}
+
+
+def follow_config(raw: tokenizers.Tokenizer, folder: Path) -> None:
+    """Let the options of `tokenizer_config.json` outweigh a BERT tokenizer.json's own, as transformers does.
+
+    Does nothing for tokenizers of other classes, and where there is no `tokenizer_config.json`.
+    """
+    path = folder / "tokenizer_config.json"
+    config = _read_config(path)
+    if config.get("tokenizer_class") not in _CLASSES or not isinstance(raw.normalizer, BertNormalizer):
+        return
+    accents = config.get("strip_accents")
+    if accents is not None and not isinstance(accents, bool):
+        raise CheckpointError(f"{path}: 'strip_accents' is {accents!r}, expected true, false or null")
+    raw.normalizer = BertNormalizer(
+        clean_text=bool(json.loads(raw.normalizer.__getstate__()).get("clean_text", True)),
+        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
+        strip_accents=accents,
+        lowercase=bool(config.get("do_lower_case", True)),
+    )
