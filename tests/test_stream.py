@@ -77,10 +77,9 @@ def test_prefetched_keeps_order_and_errors() -> None:
         yield from range(5)
         raise ValueError("after five")
 
-    found = []
+    found: list[int] = []
     with pytest.raises(ValueError, match="after five"):
-        for item in prefetched(items()):
-            found.append(item)
+        found.extend(prefetched(items()))
     assert found == [0, 1, 2, 3, 4]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from .encoder import Encoder
-from .errors import (
-    CheckpointError,
-    CheckpointNotFoundError,
-    InputError,
-    InputTypeError,
-    LongspanError,
-    LongTextWarning,
-)
-from .results import Chunks, DocumentEmbedding, Usage
-from .streaming import StreamedChunk
-from .text.windows import Window
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+    from .errors import (
+        CheckpointError,
+        CheckpointNotFoundError,
+        InputError,
+        InputTypeError,
+        LongspanError,
+        LongTextWarning,
+    )
+    from .results import Chunks, DocumentEmbedding, Usage
+    from .streaming import StreamedChunk
+    from .text.windows import Window
 
 __version__ = "0.1.0"
 
@@ -32,3 +36,25 @@ __all__ = [
     "Window",
     "__version__",
 ]
+
+# Where each public name is defined. They are imported on first use, so that `longspan --help` is quick.
+_HOMES = {
+    "Encoder": "encoder",
+    "Chunks": "results",
+    "DocumentEmbedding": "results",
+    "Usage": "results",
+    "StreamedChunk": "streaming",
+    "Window": "text.windows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

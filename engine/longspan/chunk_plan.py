@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .checks import is_count
 from .errors import InputError, InputTypeError
-from .text.chunkers import Chunker, by_spans, by_splitter, by_tokens, join_pieces
+from .pooling.precision import Precision
+from .text.chunkers import Chunker, Spans, by_spans, by_splitter, by_tokens, join_pieces
 from .text.inputs import check_text, check_texts
 
 WHERE = "documents"
+
+
+class ChunkOptions(TypedDict, total=False):
+    """The keyword arguments of `Encoder.encode_chunks`, for type checkers."""
+
+    chunk_tokens: int | Sequence[int]
+    spans: Spans | Sequence[Spans] | None
+    splitter: Any
+    joiner: str
+    chunk_overlap: int
+    window_overlap: int | None
+    prompt_name: str | None
+    prompt: str | None
+    precision: Precision
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    long_text: str
+    show_progress_bar: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .batch import Float32
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
-from .checks import is_count
-from .chunk_plan import as_list, plan_chunks
+from .checks import checked_prompts, is_count
+from .chunk_plan import ChunkOptions, as_list, plan_chunks
 from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
 from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges, check_precision
-from .results import DocumentEmbedding
+from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
 from .streaming import stream_chunks, stream_texts
 from .text.chunkers import Spans
@@ -29,24 +29,6 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-
-
-class ChunkOptions(TypedDict, total=False):
-    """The keyword arguments of `Encoder.encode_chunks`, for type checkers."""
-
-    chunk_tokens: int | Sequence[int]
-    spans: Spans | Sequence[Spans] | None
-    splitter: Any
-    joiner: str
-    chunk_overlap: int
-    window_overlap: int | None
-    prompt_name: str | None
-    prompt: str | None
-    precision: Precision
-    normalize_embeddings: bool
-    truncate_dim: int | None
-    long_text: str
-    show_progress_bar: bool | None
 
 
 class Encoder:
@@ -101,8 +83,8 @@ class Encoder:
         ).absolute()
         self._pipeline = Pipeline(self._folder, make_executor)
         recipe = self._pipeline.recipe
-        own_prompts = _checked_prompts(dict(recipe.prompts))
-        self.prompts = {"query": "", "document": "", **own_prompts, **_checked_prompts(prompts)}
+        own_prompts = checked_prompts(dict(recipe.prompts))
+        self.prompts = {"query": "", "document": "", **own_prompts, **checked_prompts(prompts)}
         self.default_prompt_name = recipe.default_prompt_name if default_prompt_name is None else default_prompt_name
         if self.default_prompt_name is not None:
             self._prompt(self.default_prompt_name, None)
@@ -232,7 +214,7 @@ class Encoder:
         else:
             raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
         warn_long_texts(usages, options)
-        result = _converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
+        result = converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
         if single:
             return (result[0], usages[0]) if return_usage else result[0]
         return (result, usages) if return_usage else result
@@ -462,25 +444,3 @@ class Encoder:
 
 def _rebuild(arguments: dict[str, Any]) -> Encoder:
     return Encoder(**arguments)
-
-
-def _checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
-    if prompts is None:
-        return {}
-    if not isinstance(prompts, Mapping):
-        raise InputTypeError(f"prompts is {type(prompts).__name__}, expected a mapping from name to text")
-    for name, text in prompts.items():
-        check_text(name, f"the name {name!r} in prompts")
-        check_text(text, f"prompts[{name!r}]")
-    return dict(prompts)
-
-
-def _converted(result: Any, *, to_tensor: bool, to_numpy: bool) -> Any:
-    if to_numpy and not to_tensor:
-        return result
-    import torch
-
-    if isinstance(result, list):
-        return [torch.from_numpy(matrix) for matrix in result]
-    tensor = torch.from_numpy(result)
-    return tensor if to_tensor else list(tensor)

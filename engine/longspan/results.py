@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .pooling.precision import Vectors
 from .text.windows import Window
@@ -87,3 +88,15 @@ class DocumentEmbedding:
     def text(self, index: int) -> str:
         """The text of one chunk of the first level."""
         return self.chunks.text(index)
+
+
+def converted(result: Any, *, to_tensor: bool, to_numpy: bool) -> Any:
+    """Arrays as sentence-transformers' flags ask for them: numpy, one torch tensor, or a list of tensors."""
+    if to_numpy and not to_tensor:
+        return result
+    import torch
+
+    if isinstance(result, list):
+        return [torch.from_numpy(matrix) for matrix in result]
+    tensor = torch.from_numpy(result)
+    return tensor if to_tensor else list(tensor)
