@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from .errors import InputTypeError
+from .errors import InputError, InputTypeError
 from .text.inputs import check_text
+
+T = TypeVar("T", bound=str)
+
+
+def one_of(value: object, known: Sequence[T], option: str) -> T:
+    """The value, if it is a known one.
+
+    Raises:
+        InputError: it is not; the message names the option and the known values.
+    """
+    for candidate in known:
+        if value == candidate:
+            return candidate
+    raise InputError(f"{option} is {value!r}, expected one of {', '.join(known)}")
 
 
 def is_count(value: object, least: int) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .batch import Float32
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
-from .checks import checked_prompts, is_count
+from .checks import checked_prompts, is_count, one_of
 from .chunk_plan import ChunkOptions, as_list, plan_chunks
 from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
@@ -136,9 +136,7 @@ class Encoder:
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: SimilarityName) -> None:
-        if value not in SIMILARITIES:
-            raise InputError(f"similarity_fn_name is {value!r}, expected one of {', '.join(SIMILARITIES)}")
-        self._similarity_fn_name = value
+        self._similarity_fn_name = one_of(value, SIMILARITIES, "similarity_fn_name")
 
     @property
     def tokenizer(self) -> tokenizers.Tokenizer:

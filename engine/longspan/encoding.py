@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from .batch import Float32, Partials
+from .checks import one_of
 from .errors import InputError, LongTextWarning
 from .pipeline import Pipeline, PromptedTokens
 from .pooling.partials import document_partials, join, span_partials, token_partials
@@ -59,16 +60,9 @@ class Options:
 
 
 def check_long_text(value: str) -> LongText:
-    """The policy by name.
-
-    Raises:
-        InputError: there is no such policy.
-    """
-    for known in get_args(LongText):
-        if value == known:
-            policy: LongText = known
-            return policy
-    raise InputError(f"long_text is {value!r}, expected one of {', '.join(get_args(LongText))}")
+    """The policy by name; raises as `one_of`."""
+    policy: LongText = one_of(value, get_args(LongText), "long_text")
+    return policy
 
 
 def warn_long_texts(usages: Sequence[Usage], options: Options) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .. import _csrc
 from ..batch import Float32
+from ..checks import one_of
 from ..errors import InputError
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
@@ -20,16 +21,9 @@ _NONE = np.zeros(0, np.float32)
 
 
 def check_precision(value: str) -> Precision:
-    """The precision by name.
-
-    Raises:
-        InputError: there is no such precision.
-    """
-    for known in get_args(Precision):
-        if value == known:
-            precision: Precision = known
-            return precision
-    raise InputError(f"precision is {value!r}, expected one of {', '.join(get_args(Precision))}")
+    """The precision by name; raises as `one_of`."""
+    precision: Precision = one_of(value, get_args(Precision), "precision")
+    return precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -96,11 +96,6 @@ class Tokenizer:
     def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:
         return _from_json, (self.raw.to_str(),)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Ids lie below this, added tokens included, if the vocabulary has no holes."""
-        return int(self.raw.get_vocab_size(with_added_tokens=True))
-
     def encode(self, texts: Sequence[str], *, offsets: bool) -> list[Tokens]:
         """Tokenises texts of any length, without special tokens; those written in a text are recognised.
 
