@@ -38,7 +38,7 @@ demo: $(INSTALLED) $(MODEL_STAMP)  ## embed a long text and search it; FILE=… 
 
 test: $(EDITABLE) $(MODEL_STAMP) lint  ## ruff, mypy and every test
 	$(BIN)/python -m mypy
-	$(BIN)/python -m mypy benchmarks examples
+	MYPYPATH=examples $(BIN)/python -m mypy benchmarks examples
 	$(BIN)/python -m pytest
 
 lint: $(TEST_TOOLS)  ## ruff: rules and format

@@ -197,7 +197,7 @@ def test_ten_megabytes(minilm: Path, unit: str) -> None:
     text = (unit * (10_000_000 // len(unit) + 1))[:10_000_000]
     began = time.perf_counter()
     if unit.strip() and len(unit) > 1:
-        with pytest.warns(LongTextWarning, match=r"longest has 2222\d\d\d"):
+        with pytest.warns(LongTextWarning, match="1 of 1 texts"):
             vector = encoder.encode(text)
         assert vector.tobytes() == Encoder(minilm).encode(text[: 25 * len(unit)] + "The quick brown fox").tobytes()
     else:

@@ -214,7 +214,8 @@ def test_one_warning_at_the_callers_line(minilm: Path, method: str, long_text: s
         encode([LONG, "short", LONG + " more"])
     (warning,) = caught
     assert warning.category is LongTextWarning
-    assert re.search(rf"2 of 3 texts .* 256 tokens .*longest has 841.*{done}", str(warning.message))
+    longest = " .*longest has 841" if long_text == "window" else ""  # what is cut off is not even counted
+    assert re.search(rf"2 of 3 texts .* 256 tokens{longest}.*{done}", str(warning.message))
     assert warning.filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -203,6 +203,7 @@ class Encoder:
             normalize_embeddings,
             precision,
             show_progress=show_progress_bar,
+            count_tokens=return_usage,
         )
         result: Any
         if output_value == "sentence_embedding":
@@ -305,6 +306,7 @@ class Encoder:
             precision,
             show_progress=show_progress_bar,
             window_overlap=None if window_overlap is None else int(window_overlap),
+            count_tokens=True,
             what="documents",
         )
         results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)

@@ -43,6 +43,7 @@ class Options:
         precision: of the vectors.
         ranges: for int8 and uint8, from calibration.
         window_overlap: tokens that neighbouring windows share; None means a quarter of a window.
+        count_tokens: whether the length of a text that is cut is of interest.
         show_progress: as in `Progress`.
         what: how the caller names the inputs, for messages.
     """
@@ -55,6 +56,7 @@ class Options:
     precision: Precision = "float32"
     ranges: Ranges | None = None
     window_overlap: int | None = None
+    count_tokens: bool = False
     show_progress: bool | None = None
     what: str = "inputs"
 
@@ -69,10 +71,13 @@ def warn_long_texts(usages: Sequence[Usage], options: Options) -> None:
     """Say once what happened to how many texts, if any did not fit; the warning points at the caller of the library."""
     lengths = [usage.n_tokens for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]
     if lengths:
-        done = "cut" if options.long_text == "truncate" else "embedded in overlapping windows"
+        done = "were cut" if options.long_text == "truncate" else "were embedded in overlapping windows"
+        longest = (
+            f" (the longest has {max(lengths)})" if options.long_text != "truncate" or options.count_tokens else ""
+        )
         warnings.warn(
-            f"{len(lengths)} of {len(usages)} texts are longer than the model's {options.max_seq_length} tokens (the "
-            f"longest has {max(lengths)}) and were {done}; choose with long_text='window', 'truncate' or 'error'",
+            f"{len(lengths)} of {len(usages)} texts are longer than the model's {options.max_seq_length} tokens{longest}"
+            f" and {done}; choose with long_text='window', 'truncate' or 'error'",
             LongTextWarning,
             stacklevel=_levels_to_caller(),
         )
@@ -130,7 +135,9 @@ def slices(pipeline: Pipeline, texts: Iterable[str], options: Options, *, offset
 
 
 def _slice(pipeline: Pipeline, start: int, group: list[str], options: Options, offsets: bool) -> Slice:
-    tokens = pipeline.tokenize(group, options.prompt, offsets=offsets)
+    # One token more than fits shows that a text is cut; how many there are is counted only for those who ask.
+    limit = options.max_seq_length + 1 if options.long_text == "truncate" and not options.count_tokens else None
+    tokens = pipeline.tokenize(group, options.prompt, offsets=offsets, limit=limit)
     _check_ids(pipeline, tokens, start, options)
     documents = [_document(pipeline, item, start + i, options) for i, item in enumerate(tokens)]
     return Slice(start, group, tokens, documents, pipeline.pack(documents))

@@ -92,14 +92,24 @@ class Pipeline:
 
     # --- text to packed texts ------------------------------------------------------------------------------------
 
-    def tokenize(self, texts: Sequence[str], prompt: str, *, offsets: bool) -> list[PromptedTokens]:
-        """Tokens of prompt + text, as one string; those whose first visible code point is the prompt's are its own."""
+    def tokenize(
+        self, texts: Sequence[str], prompt: str, *, offsets: bool, limit: int | None = None
+    ) -> list[PromptedTokens]:
+        """Tokens of prompt + text, as one string; those whose first visible code point is the prompt's are its own.
+
+        With a `limit`, only so many tokens, prompt included, are needed of each text; what follows may be missing.
+        """
         nothing = np.zeros(0, np.int32)
         if not prompt:
-            plain = self.tokenizer.encode(texts, offsets=offsets)
+            plain = self._encode(texts, limit, offsets=offsets)
             return [PromptedTokens(nothing, tokens.ids, tokens.starts, tokens.ends) for tokens in plain]
-        whole = self.tokenizer.encode([prompt + text for text in texts], offsets=True)
+        whole = self._encode([prompt + text for text in texts], limit, offsets=True)
         return [_behind_prompt(tokens, prompt, text) for tokens, text in zip(whole, texts, strict=True)]
+
+    def _encode(self, texts: Sequence[str], limit: int | None, *, offsets: bool) -> list[Tokens]:
+        if limit is None:
+            return self.tokenizer.encode(texts, offsets=offsets)
+        return self.tokenizer.encode_start(texts, limit, offsets=offsets)
 
     def capacity(self, prompt_tokens: int, max_seq_length: int) -> int:
         """How many of a text's own tokens fit one window.

@@ -217,3 +217,40 @@ def test_tokenizer_config_outweighs_tokenizer_json(minilm: Path, tmp_path: Path,
     expected = AutoTokenizer.from_pretrained(tmp_path)(text, add_special_tokens=False)["input_ids"]
     (found,) = Tokenizer.load(tmp_path).encode([text], offsets=False)
     assert found.ids.tolist() == expected
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+@pytest.mark.parametrize("offsets", [False, True])
+def test_the_start_of_a_text_is_the_start_of_its_tokens(minilm: Path, limit: int, offsets: bool) -> None:
+    tokenizer = Tokenizer.load(minilm)
+    prose = " ".join(pydoc_data.topics.topics.values())[:100_000]
+    texts = [
+        prose,
+        "",
+        "short",
+        "x" * 50_000,
+        " " * 50_000,
+        "wörd\u0301 😀 e u " * 5_000,
+        "[SEP] a" * 3_000,
+        " " * 9_000 + prose,
+    ]
+    for text, start, whole in zip(
+        texts,
+        tokenizer.encode_start(texts, limit, offsets=offsets),
+        tokenizer.encode(texts, offsets=offsets),
+        strict=True,
+    ):
+        count = len(start.ids)
+        assert count == len(whole.ids) or count >= limit, text[:20]
+        assert start.ids.tolist() == whole.ids[:count].tolist()
+        if offsets:
+            assert start.starts is not None
+            assert whole.starts is not None
+            assert start.starts.tolist() == whole.starts[:count].tolist()
+
+
+def test_the_start_of_a_huge_text_is_quick_to_find(minilm: Path) -> None:
+    """By work, not by the clock: nearly all of the text is never given to the library."""
+    tokenizer = Tokenizer.load(minilm)
+    (tokens,) = tokenizer.encode_start(["One more sentence of prose, and another. " * 250_000], 256, offsets=False)
+    assert 256 <= len(tokens.ids) < 5_000

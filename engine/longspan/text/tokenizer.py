@@ -19,6 +19,7 @@ from .vocabulary import build_wordpiece, follow_config
 
 _LONGEST_WHOLE = 1 << 16  # code points; longer texts are cut
 _PIECE = 1 << 14  # code points of a piece: small enough that both memory and threads are well used
+_CHARACTERS_PER_TOKEN = 8  # more than prose has, so that one attempt is mostly enough
 _SLICE = 1 << 17  # code points given to the library at a time; bounds its memory to some 30 MB
 
 
@@ -108,22 +109,45 @@ class Tokenizer:
                 parts[index].append(_shifted(tokens, shift))
         return [_joined(pieces) for pieces in parts]
 
+    def encode_start(self, texts: Sequence[str], limit: int, *, offsets: bool) -> list[Tokens]:
+        """The first tokens of each text: at least `limit` of them, or all that it has.
+
+        A long text is cut where that provably changes nothing, so the tokens are those of the whole text; what follows
+        is not looked at. Where no such place is found, the whole text is tokenised.
+        """
+        found: dict[int, Tokens] = {}
+        pending, reach = list(range(len(texts))), _CHARACTERS_PER_TOKEN * limit
+        while pending:
+            starts = [self._start(texts[index], reach) for index in pending]
+            for index, start, tokens in zip(pending, starts, self.encode(starts, offsets=offsets), strict=True):
+                if len(tokens.ids) >= limit or len(start) == len(texts[index]):
+                    found[index] = tokens
+            pending, reach = [index for index in pending if index not in found], 4 * reach
+        return [found[index] for index in range(len(texts))]
+
+    def _start(self, text: str, reach: int) -> str:
+        """About the first `reach` code points."""
+        if len(text) <= 2 * reach:
+            return text
+        cuts = self._cuts(text[: 4 * reach], reach)
+        return text[: cuts[0]] if cuts else text
+
     def _pieces(self, texts: Sequence[str]) -> Iterator[tuple[int, int, str]]:
         """(index of the text, code points before the piece, piece), in order."""
         for index, text in enumerate(texts):
             if len(text) <= _LONGEST_WHOLE:
                 yield index, 0, text
                 continue
-            cuts = self._cuts(text)
+            cuts = self._cuts(text, _PIECE)
             for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
                 yield index, start, text[start:end]
 
-    def _cuts(self, text: str) -> list[int]:
+    def _cuts(self, text: str, size: int) -> list[int]:
         if not self._cutter_made:
             normalizer = self.raw.normalizer
             self._cutter = make_cutter(_spec(self.raw), normalizer.normalize_str if normalizer else str)
             self._cutter_made = True
-        return self._cutter.cuts(text, _PIECE) if self._cutter else []
+        return self._cutter.cuts(text, size) if self._cutter else []
 
     def _encode_slice(self, texts: list[str], offsets: bool) -> list[Tokens]:
         encode = self.raw.encode_batch if offsets else getattr(self.raw, "encode_batch_fast", self.raw.encode_batch)
