@@ -72,12 +72,11 @@ def warn_long_texts(usages: Sequence[Usage], options: Options) -> None:
     lengths = [usage.n_tokens for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]
     if lengths:
         done = "were cut" if options.long_text == "truncate" else "were embedded in overlapping windows"
-        longest = (
-            f" (the longest has {max(lengths)})" if options.long_text != "truncate" or options.count_tokens else ""
-        )
+        counted = options.count_tokens or options.long_text != "truncate"
+        longest = f" (the longest has {max(lengths)})" if counted else ""
         warnings.warn(
-            f"{len(lengths)} of {len(usages)} texts are longer than the model's {options.max_seq_length} tokens{longest}"
-            f" and {done}; choose with long_text='window', 'truncate' or 'error'",
+            f"{len(lengths)} of {len(usages)} texts are longer than the {options.max_seq_length} tokens that the model "
+            f"sees at a time{longest} and {done}; choose with long_text='window', 'truncate' or 'error'",
             LongTextWarning,
             stacklevel=_levels_to_caller(),
         )
