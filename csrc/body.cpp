@@ -2,6 +2,7 @@
 // schedules are a team of one a pack and a team of all.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "executor.h"
 #include "threads.h"
@@ -147,32 +148,54 @@ class Walker {
     });
   }
 
+  // Shares out a product with its weight.
+  template <class Body>
+  void each_block_of(const Panels& weight, long rows, Body body) {
+    each_block(rows, weight.columns, weight.k * static_cast<long>(sizeof(float)), body);
+  }
+
+  void linear(const LinearArgs& args, long rows) {
+    each_block_of(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
+      kernels_.linear(args, row0, row1, column0, column1);
+    });
+  }
+
   void run(const Embed& op) {
-    const EmbedArgs args{pack_.ids, pack_.positions, op.tokens, op.positions, op.types, op.position_offset, matrix(op.out)};
+    const EmbedArgs args{pack_.ids,          pack_.positions, op.tokens, op.positions, op.types, op.scale,
+                         op.position_offset, matrix(op.out)};
     each_rows(64, [&](long row0, long row1) { kernels_.embed(args, row0, row1); });
   }
 
   void run(const Norm& op) {
-    const NormArgs args{matrix(op.x), matrix(op.out), program_.width(op.x), op.weight, op.bias, op.eps};
+    const NormArgs args{matrix(op.x), matrix(op.out), optional(op.residual), program_.width(op.x), op.kind,
+                        op.weight,    op.bias,        op.eps,                op.scale};
     each_rows(32, [&](long row0, long row1) { kernels_.norm(args, row0, row1); });
   }
 
   void run(const Linear& op) {
-    const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.residual), op.weight, op.activation};
-    each_block(pack_.tokens, op.weight.columns, op.weight.k * sizeof(float),
-               [&](long row0, long row1, long column0, long column1) { kernels_.linear(args, row0, row1, column0, column1); });
+    linear({matrix(op.x), matrix(op.out), optional(op.factor), optional(op.residual), op.weight, op.activation}, pack_.tokens);
   }
 
   void run(const Qkv& op) {
     const QkvArgs args{matrix(op.x), matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, op.weight, pack_.tokens,
                        op.heads, op.kv_heads, op.head_size};
-    each_block(pack_.tokens, op.weight.columns, op.weight.k * sizeof(float),
-               [&](long row0, long row1, long column0, long column1) { kernels_.qkv(args, row0, row1, column0, column1); });
+    each_block_of(op.weight, pack_.tokens, [&](long row0, long row1, long column0, long column1) {
+      kernels_.qkv(args, row0, row1, column0, column1);
+    });
+    if (op.finished()) return;
+    const HeadNorm& norm = op.norm;
+    const RopeTable rope = op.rope == kNone ? RopeTable{nullptr, nullptr} : batch_.ropes[op.rope];
+    const HeadsArgs heads{args.q, args.k, args.v, pack_.tokens, op.heads, op.kv_heads, op.head_size,
+                          norm.given, norm.whole, norm.values, norm.kind, norm.eps,
+                          norm.q_weight, norm.k_weight, norm.q_bias, norm.k_bias,
+                          rope.rows ? rope.rows + pack_.first_row : nullptr, rope.values, op.rope_size, op.interleaved,
+                          op.q_scale == kNone ? nullptr : batch_.q_scales[op.q_scale] + pack_.first_row};
+    each_rows(32, [&](long row0, long row1) { kernels_.finish_heads(heads, row0, row1); });
   }
 
   void run(const Attention& op) {
     const AttentionArgs args{matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, matrix(op.out), pack_.tokens,
-                             op.heads, op.kv_heads, op.head_size, op.scale};
+                             op.heads, op.kv_heads, op.head_size, op.scale, op.scores};
     // Heads outside, query blocks inside: neighbours in time share keys and values.
     team_.each(op.heads * pack_.block_count, [&](long unit) {
       const QueryBlock& block = pack_.blocks[unit % pack_.block_count];
@@ -180,40 +203,110 @@ class Walker {
     });
   }
 
+  // Tiles of rows that keep all of the team busy, and are no longer than the tile buffers.
+  template <class Body>
+  void each_tile(Body body) {
+    const long most = space_.tile.rows;
+    const long fair = divide_up(divide_up(pack_.tokens, 8L * team_.size()), 12) * 12;
+    each_rows(std::clamp(fair, std::min(24L, most), most), body);
+  }
+
   void run(const Mlp& op) {
     const long most = space_.tile.rows;
     if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
-    const long fair = divide_up(divide_up(pack_.tokens, 8L * team_.size()), 12) * 12;
-    each_rows(std::clamp(fair, std::min(24L, most), most), [&](long row0, long row1) {
+    each_tile([&](long row0, long row1) {
       const Matrix hidden = tile(op.hidden, team_.thread());
-      kernels_.linear(mlp_up(op, row0, hidden), 0, row1 - row0, 0, op.up.columns);
-      kernels_.linear(mlp_down(op, row0, hidden), 0, row1 - row0, 0, op.down.columns);
+      const long rows = row1 - row0;
+      if (op.gate.data) kernels_.linear(mlp_gate(op, row0, hidden), 0, rows, 0, op.gate.columns);
+      kernels_.linear(mlp_up(op, row0, hidden), 0, rows, 0, op.up.columns);
+      kernels_.linear(mlp_down(op, row0, hidden), 0, rows, 0, op.down.columns);
     });
   }
 
-  // Few rows: the team shares the columns of each half, over the first thread's tile.
+  // Few rows: the team shares the columns of each part, over the first thread's tile.
   void mlp_by_columns(const Mlp& op, long most) {
     const Matrix hidden = tile(op.hidden, 0);
     for (long row = 0; row < pack_.tokens; row += most) {
       const long rows = std::min(most, pack_.tokens - row);
-      const LinearArgs up = mlp_up(op, row, hidden), down = mlp_down(op, row, hidden);
-      each_block(rows, op.up.columns, op.up.k * sizeof(float), [&](long row0, long row1, long column0, long column1) {
-        kernels_.linear(up, row0, row1, column0, column1);
-      });
-      each_block(rows, op.down.columns, op.down.k * sizeof(float), [&](long row0, long row1, long column0, long column1) {
-        kernels_.linear(down, row0, row1, column0, column1);
-      });
+      if (op.gate.data) linear(mlp_gate(op, row, hidden), rows);
+      linear(mlp_up(op, row, hidden), rows);
+      linear(mlp_down(op, row, hidden), rows);
     }
   }
 
   static Matrix from_row(Matrix m, long row) { return m.data ? Matrix{m.row(row), m.stride} : m; }
 
+  static constexpr Matrix kAbsent{nullptr, 0};
+
+  LinearArgs mlp_gate(const Mlp& op, long row, Matrix hidden) const {
+    return {from_row(matrix(op.x), row), hidden, kAbsent, kAbsent, op.gate, op.activation};
+  }
+
   LinearArgs mlp_up(const Mlp& op, long row, Matrix hidden) const {
-    return {from_row(matrix(op.x), row), hidden, {nullptr, 0}, op.up, op.activation};
+    const Matrix x = from_row(matrix(op.x), row);
+    if (op.gate.data) return {x, hidden, hidden, kAbsent, op.up, Activation::identity};
+    return {x, hidden, kAbsent, kAbsent, op.up, op.activation};
   }
 
   LinearArgs mlp_down(const Mlp& op, long row, Matrix hidden) const {
-    return {hidden, from_row(matrix(op.out), row), from_row(optional(op.residual), row), op.down, Activation::identity};
+    return {hidden, from_row(matrix(op.out), row), kAbsent, from_row(optional(op.residual), row), op.down, Activation::identity};
+  }
+
+  void run(const Moe& op) {
+    each_tile([&](long row0, long row1) {
+      const int thread = team_.thread();
+      const Matrix x = from_row(matrix(op.x), row0), logits = tile(op.logits, thread);
+      const long rows = row1 - row0, experts = op.router.columns;
+      kernels_.linear({x, logits, kAbsent, kAbsent, op.router, Activation::identity}, 0, rows, 0, experts);
+      for (long row = 0; row < rows; row++) kernels_.choose(logits.row(row), experts, op.chosen, op.normalised);
+      begin_sums(op, row0, rows, tile(op.sums, thread));
+      for (long expert = 0; expert < experts; expert++) run_expert(op, expert, x, rows, thread);
+      const long width = program_.width(op.out);
+      for (long row = 0; row < rows; row++)
+        std::memcpy(matrix(op.out).row(row0 + row), tile(op.sums, thread).row(row), width * sizeof(float));
+    });
+  }
+
+  // Where a tile's sums start: the residual and the bias.
+  void begin_sums(const Moe& op, long row0, long rows, Matrix sums) const {
+    const long width = program_.width(op.out);
+    const Matrix residual = from_row(optional(op.residual), row0);
+    for (long row = 0; row < rows; row++) {
+      if (residual.data) std::memcpy(sums.row(row), residual.row(row), width * sizeof(float));
+      else std::memset(sums.row(row), 0, width * sizeof(float));
+      if (op.bias) kernels_.add_scaled(op.bias, 1.0f, width, false, sums.row(row));
+    }
+  }
+
+  // One expert on those rows of a tile that chose it, added to their sums.
+  void run_expert(const Moe& op, long expert, Matrix x, long rows, int thread) const {
+    const Matrix logits = tile(op.logits, thread), gathered = tile(op.gathered, thread);
+    const Matrix hidden = tile(op.hidden, thread), sums = tile(op.sums, thread);
+    const long width = program_.width(op.x);
+    long count = 0;
+    for (long row = 0; row < rows; row++)
+      if (logits.row(row)[expert] != 0) std::memcpy(gathered.row(count++), x.row(row), width * sizeof(float));
+    if (count == 0) return;
+    const Panels &up = op.up[expert], &down = op.down[expert];
+    Matrix factor = kAbsent;
+    if (!op.gate.empty()) {
+      kernels_.linear({gathered, hidden, kAbsent, kAbsent, op.gate[expert], op.activation}, 0, count, 0, up.columns);
+      factor = hidden;
+    }
+    const Activation activation = op.gate.empty() ? op.activation : Activation::identity;
+    kernels_.linear({gathered, hidden, factor, kAbsent, up, activation}, 0, count, 0, up.columns);
+    kernels_.linear({hidden, gathered, kAbsent, kAbsent, down, Activation::identity}, 0, count, 0, down.columns);
+    for (long row = 0, at = 0; row < rows; row++)
+      if (const float weight = logits.row(row)[expert]; weight != 0)
+        kernels_.add_scaled(gathered.row(at++), weight, down.columns, false, sums.row(row));
+  }
+
+  void run(const Tap& op) {
+    const Matrix x = matrix(op.x), out = matrix(op.out);
+    each_rows(64, [&](long row0, long row1) {
+      for (long row = row0; row < row1; row++)
+        kernels_.add_scaled(x.row(row), op.weight, program_.width(op.x), op.first, out.row(row));
+    });
   }
 
   void run(const Pool& op) {

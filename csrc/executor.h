@@ -29,6 +29,12 @@ struct Layouts {
   Layout tile;    // tile buffers, one set a thread
 };
 
+// Sines and cosines for one kind of rotary positions; see RopeTable in program/rope.py.
+struct RopeTable {
+  const int32_t* rows;  // [tokens]
+  const float* values;
+};
+
 struct Batch {
   const int32_t *ids, *positions;
   const int64_t* cu_seqlens;  // [segments + 1]
@@ -38,6 +44,8 @@ struct Batch {
   long packs;
   long shared_packs;  // the first of that order, which all threads run together; each of the others is one thread's
   std::vector<Partials> partials;
+  std::vector<RopeTable> ropes;       // by Qkv::rope
+  std::vector<const float*> q_scales;  // by Qkv::q_scale, [tokens] each
 };
 
 // Asked now and then by the calling thread with the number of tokens done; true means stop.

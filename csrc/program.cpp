@@ -6,7 +6,6 @@ namespace longspan {
 
 namespace {
 
-
 float element(const SourcePart& part, long index) {
   switch (part.dtype) {
     case Dtype::float32: return static_cast<const float*>(part.data)[index];
@@ -41,12 +40,12 @@ Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long 
   return {panels, columns, k, bias};
 }
 
-const float* pack_vector(Program& program, const std::vector<SourcePart>& parts) {
+const float* pack_vector(Program& program, const std::vector<SourcePart>& parts, float offset) {
   const long size = rows_of(parts);
   float* vector = allocate(program, (size + kLine - 1) / kLine * kLine);
   long at = 0;
   for (const SourcePart& part : parts)
-    for (long i = 0; i < part.rows; i++) vector[at++] = element(part, i);
+    for (long i = 0; i < part.rows; i++) vector[at++] = element(part, i) + offset;
   return vector;
 }
 

@@ -25,37 +25,72 @@ constexpr int kNoBuffer = -1;
 struct Embed {
   int out;
   Table tokens, positions, types;
+  float scale;
   long position_offset;
 };
 
 struct Norm {
-  int x, out;
+  int x, out, residual;
+  NormKind kind;
   const float *weight, *bias;
-  float eps;
+  float eps, scale;
 };
 
 struct Linear {
-  int x, out, residual;
+  int x, out, factor, residual;
   Panels weight;
   Activation activation;
 };
+
+struct HeadNorm {
+  bool given, whole, values;
+  NormKind kind;
+  float eps;
+  const float *q_weight, *k_weight, *q_bias, *k_bias;
+};
+
+constexpr int kNone = -1;
 
 struct Qkv {
   int x, q, k, v;
   Panels weight;
   long heads, kv_heads, head_size;
+  HeadNorm norm;
+  int rope;  // index of the batch's table, or kNone
+  long rope_size;
+  bool interleaved;
+  int q_scale;  // index of the batch's factors, or kNone
+
+  bool finished() const { return !norm.given && rope == kNone && q_scale == kNone; }
 };
 
 struct Attention {
   int q, k, v, out;
   long heads, kv_heads, head_size;
   float scale;
+  ScoreArgs scores;
 };
 
 struct Mlp {
   int x, out, hidden, residual;
-  Panels up, down;
+  Panels up, gate, down;  // gate.data null: none
   Activation activation;
+};
+
+struct Moe {
+  int x, out, logits, gathered, hidden, sums, residual;
+  Panels router;
+  std::vector<Panels> up, gate, down;  // by expert; gate empty: none
+  const float* bias;                   // of the sum, or null
+  Activation activation;
+  long chosen;
+  bool normalised;
+};
+
+struct Tap {
+  int x, out;
+  bool first;
+  float weight;
 };
 
 struct Pool {
@@ -78,7 +113,7 @@ struct Normalize {
   bool unit;
 };
 
-using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Pool, Combine, Normalize>;
+using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, Tap, Pool, Combine, Normalize>;
 
 struct Program {
   const Kernels* kernels;
@@ -100,7 +135,7 @@ struct SourcePart {
 // Packs [n, k] into panels (see `Panels`), converted to float32. `bias` may be null.
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias);
 
-// Copies a vector, converted to float32, padded with zeros to a multiple of 16.
-const float* pack_vector(Program& program, const std::vector<SourcePart>& parts);
+// Copies a vector, converted to float32 and moved by `offset`, padded with zeros to a multiple of 16.
+const float* pack_vector(Program& program, const std::vector<SourcePart>& parts, float offset = 0.0f);
 
 }  // namespace longspan

@@ -58,12 +58,14 @@ struct Block {
   }
 
   void run(const Linear& op) const {
-    const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.residual), op.weight, op.activation};
+    const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.factor), optional(op.residual), op.weight, op.activation};
     kernels().linear(args, 0, rows, 0, op.weight.columns);
   }
 
   void run(const Norm& op) const {
-    kernels().norm({matrix(op.x), matrix(op.out), program.width(op.x), op.weight, op.bias, op.eps}, 0, rows);
+    const NormArgs args{matrix(op.x), matrix(op.out), optional(op.residual), program.width(op.x), op.kind,
+                        op.weight,    op.bias,        op.eps,                op.scale};
+    kernels().norm(args, 0, rows);
   }
 
   void run(const Normalize& op) const {

@@ -1,8 +1,10 @@
-// attention: out = softmax(q k^T scale) v, flash-style, within one segment.
+// attention: out = softmax(scores) v with scores = soft-capped(q k^T scale) + bias, flash-style, within one segment.
 //
 // Queries lie across the lanes and keys run down the rows, so that k and v are read as the projection wrote them, the
 // softmax is vertical (no sums or maxima across lanes), and a key beyond the segment is never touched: only the queries
-// are transposed on the way in, and the result on the way out. Key blocks count from the segment's start.
+// are transposed on the way in, and the result on the way out. Key blocks count from the segment's start. Blocks that a
+// window hides from all queries of a group are skipped; a block that hides from some has their scores set to -infinity,
+// which leaves the running softmax of those queries as it was, to the bit.
 #pragma once
 
 #include "activation.h"
@@ -23,7 +25,8 @@ struct QueryState {
   float* output;  // [head_size][lanes], not yet divided
   V maximum[kLaneVectors];
   V denominator[kLaneVectors];
-  int vectors;  // how many of kLaneVectors are in use
+  long first, last;  // the queries, as rows
+  int vectors;       // how many of kLaneVectors are in use
 };
 
 // [rows <= W] x [head_size] row-major → columns `lane`.. of [head_size][kLanes], times `scale`; missing rows are zero.
@@ -99,24 +102,88 @@ inline void gather_values(const float* v, long keys, long head_size, const float
   }
 }
 
-template <int Vectors>
-inline void attend(const float* k, const float* v, long keys, long head_size, QueryState& state) {
-  alignas(64) float scores[kKeyBlock * Vectors * W];
-  V decay[kLaneVectors];
-  score<Vectors>(k, keys, head_size, state, scores);
-  soften<Vectors>(scores, keys, state, decay);
-  gather_values<Vectors>(v, keys, head_size, scores, decay, state);
+// The scores of one head, which are in base 2, and how they are changed.
+struct HeadScores {
+  long left, right;
+  float cap, inverse_cap;  // 0: none
+  float slope;             // 0: none
+  const float* relative;   // at distance 0, in base e; or null
+  long reach;
+
+  // Which keys one of the queries first .. last - 1 sees: [lowest, highest).
+  long lowest(const QueryState& state) const { return state.first - left; }
+  long highest(const QueryState& state) const { return state.last + right; }
+  // Whether all of them see all keys of [key, end).
+  bool open(const QueryState& state, long key, long end) const {
+    return key >= state.last - 1 - left && end - 1 <= state.first + right;
+  }
+};
+
+inline V lane_numbers() {
+  float lanes[W];
+  for (int i = 0; i < W; i++) lanes[i] = (float)i;
+  return load(lanes);
 }
 
-inline void begin_queries(QueryState& state, const float* q, long rows, long head_size, float scale) {
+// Soft cap, bias and mask, in place, for keys `key`.. of scores[key][lanes].
+template <int Vectors>
+inline void change_scores(float* scores, long key, long keys, const HeadScores& head, const QueryState& state, bool open) {
+  const V lanes = lane_numbers();
+  const V hidden = broadcast(-__builtin_inff());
+  const V furthest = broadcast((float)min_long(head.left, 1L << 24)), after = broadcast(-(float)min_long(head.right, 1L << 24));
+  for (long i = 0; i < keys; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; j++) {
+      float* at = scores + (i * Vectors + j) * W;
+      const long first = state.first + j * W - (key + i);  // the first lane's query - key
+      const V distance = broadcast((float)first) + lanes;
+      V s = load(at);
+      if (head.cap != 0) s = tanh(s * broadcast(head.inverse_cap)) * broadcast(head.cap);
+      if (head.slope != 0) s = fma(broadcast(-head.slope), distance < zero() ? -distance : distance, s);
+      if (head.relative) {
+        const long low = -head.reach - ScoreArgs::kRelativePad;
+        const V bias = load(head.relative + (first < low ? low : min_long(first, head.reach)));
+        s = fma(bias, broadcast(kLog2E), s);
+      }
+      if (!open) s = (distance > furthest) | (distance < after) ? hidden : s;
+      store(at, s);
+    }
+}
+
+template <int Vectors>
+inline void attend(const float* k, const float* v, long key, long keys, long head_size, const HeadScores& head, bool change,
+                   QueryState& state) {
+  alignas(64) float scores[kKeyBlock * Vectors * W];
+  V decay[kLaneVectors];
+  score<Vectors>(k + key * head_size, keys, head_size, state, scores);
+  const bool open = head.open(state, key, key + keys);
+  if (change || !open) change_scores<Vectors>(scores, key, keys, head, state, open);
+  soften<Vectors>(scores, keys, state, decay);
+  gather_values<Vectors>(v + key * head_size, keys, head_size, scores, decay, state);
+}
+
+inline void begin_queries(QueryState& state, const float* q, long head_size, float scale, const float* sink) {
+  const long rows = state.last - state.first;
   state.vectors = (int)((rows + W - 1) / W);
   for (int j = 0; j < state.vectors; j++) {
-    load_queries(q + j * W * head_size, min_long(W, rows - j * W), head_size, scale, state.query + j * W);
-    state.maximum[j] = broadcast(-3.0e38f);
-    state.denominator[j] = zero();
+    load_queries(q + (state.first + j * W) * head_size, min_long(W, rows - j * W), head_size, scale, state.query + j * W);
+    state.maximum[j] = broadcast(sink ? *sink * kLog2E : -3.0e38f);
+    state.denominator[j] = broadcast(sink ? 1.0f : 0.0f);
   }
   for (long e = 0; e < head_size; e++)
     for (int j = 0; j < state.vectors; j++) store(state.output + e * kLanes + j * W, zero());
+}
+
+inline HeadScores head_scores(const ScoreArgs& args, long head) {
+  const long row = 2 * (args.reach + ScoreArgs::kRelativePad) + 1;
+  const float cap = args.soft_cap * kLog2E;
+  return {args.left,
+          args.right,
+          cap,
+          cap != 0 ? 1.0f / cap : 0.0f,
+          args.slopes ? args.slopes[head] * kLog2E : 0.0f,
+          args.relative ? args.relative + head * row + args.reach + ScoreArgs::kRelativePad : nullptr,
+          args.reach};
 }
 
 void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
@@ -125,24 +192,32 @@ void attention(const AttentionArgs& args, long head, long begin, long end, long 
   const float* q = args.q + head * args.tokens * size;
   const float* k = args.k + kv_head * args.tokens * size;
   const float* v = args.v + kv_head * args.tokens * size;
+  const HeadScores scores = head_scores(args.scores, head);
   QueryState states[kGroups];
   int groups = 0;
   for (long query = query0; query < query1; query += kLanes, groups++) {
-    states[groups].query = scratch + 2 * groups * size * kLanes;
-    states[groups].output = states[groups].query + size * kLanes;
-    begin_queries(states[groups], q + query * size, min_long(kLanes, query1 - query), size, args.scale * kLog2E);
+    QueryState& state = states[groups];
+    state.query = scratch + 2 * groups * size * kLanes;
+    state.output = state.query + size * kLanes;
+    state.first = query;
+    state.last = min_long(query + kLanes, query1);
+    begin_queries(state, q, size, args.scale * kLog2E, args.scores.sinks ? args.scores.sinks + head : nullptr);
   }
   // Several groups of queries share each block of keys while it is in the near cache.
-  for (long key = begin; key < end; key += kKeyBlock) {
+  const long lowest = scores.lowest(states[0]) - begin;
+  const long first = begin + (lowest > 0 ? lowest / kKeyBlock * kKeyBlock : 0);
+  const long last = min_long(end, scores.highest(states[groups - 1]));
+  for (long key = first; key < last; key += kKeyBlock) {
     const long keys = min_long(kKeyBlock, end - key);
     for (int g = 0; g < groups; g++) {
-      if (states[g].vectors == 1) attend<1>(k + key * size, v + key * size, keys, size, states[g]);
-      else attend<kLaneVectors>(k + key * size, v + key * size, keys, size, states[g]);
+      if (key >= scores.highest(states[g]) || key + keys <= scores.lowest(states[g])) continue;
+      if (states[g].vectors == 1) attend<1>(k, v, key, keys, size, scores, args.scores.change(), states[g]);
+      else attend<kLaneVectors>(k, v, key, keys, size, scores, args.scores.change(), states[g]);
     }
   }
   for (int g = 0; g < groups; g++)
     for (int j = 0; j < states[g].vectors; j++) {
-      const long row = query0 + g * kLanes + j * W;
+      const long row = states[g].first + j * W;
       store_outputs(states[g].output + j * W, broadcast(1.0f) / states[g].denominator[j], min_long(W, query1 - row), size,
                     args.out, row, head * size);
     }

@@ -1,4 +1,4 @@
-// linear: out = activation(x W^T + bias) + residual.   qkv: the same product, stored head by head.
+// linear: out = activation(x W^T + bias) * factor + residual.   qkv: the same product, stored head by head.
 #pragma once
 
 #include "activation.h"
@@ -48,12 +48,14 @@ void linear_as(const LinearArgs& args, long row0, long row1, long column0, long 
   product(args.x, args.weight, row0, row1, column0, column1, [&](const Sums& sums) {
     for (int i = 0; i < sums.rows; i++) {
       float* out = args.out.row(sums.row + i) + sums.column;
+      const float* factor = args.factor.data ? args.factor.row(sums.row + i) + sums.column : nullptr;
       const float* residual = args.residual.data ? args.residual.row(sums.row + i) + sums.column : nullptr;
       for (long j = 0; j < sums.columns; j += W) {
         const int n = (int)min_long(W, sums.columns - j);
         V value = load(sums.at(i, j));
         if (args.weight.bias) value += load(args.weight.bias + sums.column + j);
         value = activate<activation>(value);
+        if (factor) value *= load_some(factor + j, n);
         if (residual) value += load_some(residual + j, n);
         store_some(out + j, value, n);
       }

@@ -8,24 +8,24 @@
 namespace longspan {
 namespace {
 
-// out = row, or out += row.
+// out = row * scale, or out += row.
 template <bool add>
-inline void take_row(const Table& table, long index, float* out) {
+inline void take_row(const Table& table, long index, float* out, float scale = 1.0f) {
   const long width = table.width;
   switch (table.dtype) {
     case Dtype::float32: {
       const float* row = (const float*)table.data + index * width;
-      for (long i = 0; i < width; i++) out[i] = add ? out[i] + row[i] : row[i];
+      for (long i = 0; i < width; i++) out[i] = add ? out[i] + row[i] : row[i] * scale;
       return;
     }
     case Dtype::float16: {
       const uint16_t* row = (const uint16_t*)table.data + index * width;
-      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_half(row[i]) : from_half(row[i]);
+      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_half(row[i]) : from_half(row[i]) * scale;
       return;
     }
     case Dtype::bfloat16: {
       const uint16_t* row = (const uint16_t*)table.data + index * width;
-      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_bfloat16(row[i]) : from_bfloat16(row[i]);
+      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_bfloat16(row[i]) : from_bfloat16(row[i]) * scale;
       return;
     }
   }
@@ -34,7 +34,7 @@ inline void take_row(const Table& table, long index, float* out) {
 void embed(const EmbedArgs& args, long row0, long row1) {
   for (long row = row0; row < row1; row++) {
     float* out = args.out.row(row);
-    take_row<false>(args.tokens, args.ids[row], out);
+    take_row<false>(args.tokens, args.ids[row], out, args.scale);
     if (args.position_table.present()) take_row<true>(args.position_table, args.positions[row] + args.position_offset, out);
     if (args.types.present()) take_row<true>(args.types, 0, out);
   }
@@ -60,23 +60,41 @@ inline V keep_n(V v, int n) {
   return load_n(lanes, n);
 }
 
+// What a row is normalised with: (x - mean) * inverse.
+struct Moments {
+  float mean, inverse;
+};
+
+template <class Row>
+inline Moments moments(long width, NormKind kind, float eps, Row row) {
+  const float mean = kind == NormKind::layer ? row_sum(width, row) / (float)width : 0.0f;
+  const float variance = row_sum(width, [&](long i, int n) {
+                           V d = keep_n(row(i, n) - broadcast(mean), n);
+                           return d * d;
+                         }) / (float)width;
+  return {mean, 1.0f / __builtin_sqrtf(variance + eps)};
+}
+
+// (x - mean) * inverse * weight + bias, for up to W columns from `i` on.
+inline V normalised(V x, const Moments& m, const float* weight, const float* bias, long i, int n) {
+  V y = (x - broadcast(m.mean)) * broadcast(m.inverse);
+  if (weight) y = y * load_some(weight + i, n);
+  if (bias) y = y + load_some(bias + i, n);
+  return y;
+}
+
 void norm(const NormArgs& args, long row0, long row1) {
   const long width = args.width;
   for (long row = row0; row < row1; row++) {
     const float* x = args.x.row(row);
     float* out = args.out.row(row);
-    const float mean = row_sum(width, [&](long i, int n) { return load_some(x + i, n); }) / (float)width;
-    const float variance = row_sum(width, [&](long i, int n) {
-                             V d = keep_n(load_some(x + i, n) - broadcast(mean), n);
-                             return d * d;
-                           }) / (float)width;
-    const V center = broadcast(mean), scale = broadcast(1.0f / __builtin_sqrtf(variance + args.eps));
+    const float* residual = args.residual.data ? args.residual.row(row) : nullptr;
+    const Moments m = moments(width, args.kind, args.eps, [&](long i, int n) { return load_some(x + i, n); });
     for (long i = 0; i < width; i += W) {
       const int n = (int)min_long(W, width - i);
-      V y = (load_some(x + i, n) - center) * scale;
-      if (args.weight) y = y * load_some(args.weight + i, n);
-      if (args.bias) y = y + load_some(args.bias + i, n);
-      store_some(out + i, y, n);
+      V y = normalised(load_some(x + i, n), m, args.weight, args.bias, i, n);
+      if (residual) y += load_some(residual + i, n);
+      store_some(out + i, y * broadcast(args.scale), n);
     }
   }
 }

@@ -8,6 +8,7 @@ namespace longspan {
 enum class Activation : int { identity, gelu, gelu_tanh, relu, silu, tanh };
 enum class Dtype : int { float32, float16, bfloat16 };
 enum class PoolKind : int { sum, maximum };
+enum class NormKind : int { layer, rms };
 
 constexpr int kLine = 16;  // floats in a line of a panel: one cache line, whatever the tier
 
@@ -38,9 +39,11 @@ struct Table {
   bool present() const { return data != nullptr; }
 };
 
+// out = activation(x W^T + bias) * factor + residual
 struct LinearArgs {
   Matrix x;
   Matrix out;
+  Matrix factor;    // data null: none; may be `out`
   Matrix residual;  // data null: none
   Panels weight;
   Activation activation;
@@ -55,28 +58,65 @@ struct QkvArgs {
   long heads, kv_heads, head_size;
 };
 
+// What queries and keys, and perhaps values, go through after their projection, in place.
+struct HeadsArgs {
+  float *q, *k, *v;  // as in QkvArgs
+  long tokens;
+  long heads, kv_heads, head_size;
+  bool normalised, whole, values;  // whether they are; over all heads together; whether values are too
+  NormKind kind;
+  float eps;
+  const float *q_weight, *k_weight, *q_bias, *k_bias;  // [head_size], or of all heads; or null
+  const int32_t* rope_rows;                            // [tokens] rows of the table, or null
+  const float* rope_table;                             // [rows, rope_size]: cosines, then sines
+  long rope_size;
+  bool interleaved;
+  const float* q_scale;  // [tokens], or null
+};
+
+// What changes scores besides their scale.
+struct ScoreArgs {
+  long left, right;       // a query at i sees keys i - left to i + right
+  float soft_cap;         // 0: none
+  const float* slopes;    // [heads]: -slope * |i - j| is added; or null
+  const float* relative;  // [heads, 2 * (reach + kRelativePad) + 1] by i - j, or null; beyond `reach` it is constant
+  long reach;
+  const float* sinks;  // [heads], or null
+
+  static constexpr long kRelativePad = 16;
+  static constexpr long kUnlimited = 1L << 40;
+
+  bool change() const { return soft_cap != 0 || slopes || relative; }
+};
+
 struct AttentionArgs {
   const float *q, *k, *v;  // [heads or kv_heads, tokens, head_size]
   Matrix out;              // [tokens, heads * head_size]
   long tokens;
   long heads, kv_heads, head_size;
   float scale;
+  ScoreArgs scores;
 };
 
 struct EmbedArgs {
   const int32_t* ids;
   const int32_t* positions;
   Table tokens, position_table, types;
+  float scale;  // of the token rows
   long position_offset;
   Matrix out;
 };
 
+// out = (normalised x * weight + bias + residual) * scale
 struct NormArgs {
   Matrix x, out;
+  Matrix residual;  // data null: none
   long width;
+  NormKind kind;
   const float* weight;  // [width], or null
   const float* bias;    // [width], or null
   float eps;
+  float scale;
 };
 
 struct PoolArgs {
@@ -96,9 +136,14 @@ struct Kernels {
   // Rows and columns of the result; columns start at a multiple of 16.
   void (*linear)(const LinearArgs&, long row0, long row1, long column0, long column1);
   void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1);
+  void (*finish_heads)(const HeadsArgs&, long row0, long row1);
   // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
   // attention_scratch(head_size) floats, aligned to 64 bytes.
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
+  // A token's logits [experts] become the weights of the experts that it chooses, and zero elsewhere.
+  void (*choose)(float* logits, long experts, long chosen, bool normalised);
+  // out += weight * x, or out = weight * x where `fresh`; rows of `width`.
+  void (*add_scaled)(const float* x, float weight, long width, bool fresh, float* out);
   // Columns [column0, column1) of one partial.
   void (*pool)(const PoolArgs&, long column0, long column1);
   // out = sum over `count` rows of x (or their maximum), divided by `divisor`; rows of `width`.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "attention.h"
+#include "experts.h"
+#include "heads.h"
 #include "linear.h"
 #include "peak.h"
 #include "pooling.h"
@@ -11,7 +13,8 @@ namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, attention, pool, combine, normalize, peak};
+  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, choose,
+          add_scaled, pool, combine, normalize, peak};
 }
 
 }  // namespace

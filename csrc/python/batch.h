@@ -64,6 +64,19 @@ inline void check_order(const Ints& order, long packs) {
   }
 }
 
+// Sines and cosines of one kind of rotary positions: the row of each token, and the rows.
+struct RopeArrays {
+  Ids rows;
+  Floats values;
+};
+
+inline RopeTable view_rope(const RopeArrays& arrays, long tokens) {
+  if (arrays.values.ndim() != 2 || arrays.rows.size() != tokens) reject("rotary positions need a row for every token");
+  for (long i = 0; i < tokens; i++)
+    if (arrays.rows.data()[i] < 0 || arrays.rows.data()[i] >= arrays.values.shape(0)) reject("a rotary position is outside its table");
+  return {arrays.rows.data(), arrays.values.data()};
+}
+
 struct LayoutArrays {
   Ints offsets;
   long bytes;

@@ -2,6 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include <list>
+#include <map>
+
 #include "reject.h"
 
 namespace py = pybind11;
@@ -54,17 +57,58 @@ class Fields {
   }
   int optional_buffer(const char* name, long width) const { return given(name) ? buffer(name, width) : kNoBuffer; }
 
-  const float* vector(const char* name, long size) {
+  const float* vector(const char* name, long size, float offset = 0.0f) {
     if (!given(name)) return nullptr;
     const auto parts = source(name, 1, 0);
     check(name, rows(parts), size);
+    return pack_vector(program_, parts, offset);
+  }
+
+  // Numbers that are no weights, such as ALiBi's slopes.
+  const float* numbers(const char* name, long size) {
+    const auto values = fields_[name].cast<std::vector<float>>();
+    if (values.empty()) return nullptr;
+    check(name, static_cast<long>(values.size()), size);
+    return pack_vector(program_, {{values.data(), Dtype::float32, size}});
+  }
+
+  // A table [rows, columns] that the kernels read by rows.
+  const float* matrix(const char* name, long rows_expected, long columns) {
+    if (!given(name)) return nullptr;
+    auto parts = source(name, 2, columns);
+    check(name, rows(parts), rows_expected);
+    for (SourcePart& part : parts) part.rows *= columns;
     return pack_vector(program_, parts);
   }
 
   Panels panels(const char* weight, const char* bias, long columns, long k) {
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), columns);
-    return pack_panels(program_, parts, k, vector(bias, columns));
+    return pack_panels(program_, parts, k, bias ? vector(bias, columns) : nullptr);
+  }
+  Panels optional_panels(const char* weight, const char* bias, long columns, long k) {
+    return given(weight) ? panels(weight, bias, columns, k) : Panels{nullptr, columns, k, nullptr};
+  }
+
+  // The weights of several experts, [experts * columns, k], each packed by itself.
+  std::vector<Panels> experts(const char* weight, long count, long columns, long k) {
+    std::vector<Panels> packed;
+    if (!given(weight)) return packed;
+    const auto parts = source(weight, 2, k);
+    check(weight, rows(parts), count * columns);
+    for (const SourcePart& part : parts) {
+      if (part.rows % columns) reject(std::string(weight) + ": a part ends inside an expert");
+      const long bytes = columns * k * (part.dtype == Dtype::float32 ? 4 : 2);
+      for (long i = 0; i < part.rows / columns; i++)
+        packed.push_back(pack_panels(program_, {{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}}, k, nullptr));
+    }
+    return packed;
+  }
+
+  // A record among the fields.
+  Fields record(const char* name) {
+    records_.push_back(fields_[name].cast<py::dict>());
+    return Fields(program_, kept_, records_.back());
   }
 
   Table table(const char* name, long width) {
@@ -105,6 +149,7 @@ class Fields {
   Program& program_;
   std::vector<py::object>& kept_;
   const py::dict& fields_;
+  std::list<py::dict> records_;
 };
 
 struct Heads {
@@ -118,49 +163,122 @@ Heads heads_of(const Fields& fields) {
   return h;
 }
 
-Instruction read_fields(const Program& program, const std::string& op, Fields& fields) {
-  const auto width = [&](int buffer) { return program.width(buffer); };
-  if (op == "embed") {
+NormKind norm_kind_of(const Fields& fields) {
+  return one_of<NormKind>(fields.text("kind"), {{"layer", NormKind::layer}, {"rms", NormKind::rms}});
+}
+
+// Reads the fields of one kind of instruction.
+struct Reader {
+  const Program& program;
+  Fields& fields;
+
+  long width(int buffer) const { return program.width(buffer); }
+
+  Instruction embed() {
     const int out = fields.buffer("out");
     return Embed{out, fields.table("tokens", width(out)), fields.table("positions", width(out)),
-                 fields.table("types", width(out)), fields.integer("position_offset")};
+                 fields.table("types", width(out)), fields.number("scale"), fields.integer("position_offset")};
   }
-  if (op == "norm") {
+
+  Instruction norm() {
     const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
-    return Norm{x, out, fields.vector("weight", width(x)), fields.vector("bias", width(x)), fields.number("eps")};
+    const float* scale = fields.vector("scale", 1);
+    return Norm{x, out, fields.optional_buffer("residual", width(x)), norm_kind_of(fields),
+                fields.vector("weight", width(x), fields.number("weight_offset")), fields.vector("bias", width(x)),
+                fields.number("eps"), scale ? *scale : 1.0f};
   }
-  if (op == "linear") {
+
+  Instruction linear() {
     const int x = fields.buffer("x"), out = fields.buffer("out");
-    return Linear{x, out, fields.optional_buffer("residual", width(out)), fields.panels("weight", "bias", width(out), width(x)),
-                  activation_of(fields.dict())};
+    return Linear{x, out, fields.optional_buffer("factor", width(out)), fields.optional_buffer("residual", width(out)),
+                  fields.panels("weight", "bias", width(out), width(x)), activation_of(fields.dict())};
   }
-  if (op == "qkv") {
+
+  HeadNorm head_norm(const Heads& h) {
+    if (!fields.given("norm")) return {};
+    const Fields norm = fields.record("norm");
+    const bool whole = norm.flag("whole");
+    const long queries = (whole ? h.heads : 1) * h.head_size, keys = (whole ? h.kv_heads : 1) * h.head_size;
+    const float offset = norm.number("weight_offset");
+    return {true, whole, norm.flag("values"), norm_kind_of(norm), norm.number("eps"),
+            fields.vector("q_norm", queries, offset), fields.vector("k_norm", keys, offset),
+            fields.vector("q_norm_bias", queries), fields.vector("k_norm_bias", keys)};
+  }
+
+  Instruction qkv() {
     const int x = fields.buffer("x");
     const Heads h = heads_of(fields);
     const long columns = (h.heads + 2 * h.kv_heads) * h.head_size;
-    return Qkv{x, fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
-               fields.buffer("v", h.kv_heads * h.head_size),
-               fields.panels("weight", "bias", columns, width(x)), h.heads, h.kv_heads, h.head_size};
+    Qkv op{fields.buffer("x"), fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
+           fields.buffer("v", h.kv_heads * h.head_size), fields.panels("weight", "bias", columns, width(x)),
+           h.heads, h.kv_heads, h.head_size, head_norm(h), kNone, 0, false, kNone};
+    if (fields.given("rope")) {
+      const Fields rope = fields.record("rope");
+      op.rope = static_cast<int>(rope.integer("index"));
+      op.rope_size = rope.integer("size");
+      op.interleaved = rope.flag("interleaved");
+      if (op.rope < 0 || op.rope_size < 2 || op.rope_size % 2 || op.rope_size > h.head_size) reject("no such rotary positions");
+    }
+    if (fields.given("q_scale")) op.q_scale = static_cast<int>(fields.integer("q_scale"));
+    return op;
   }
-  if (op == "attention") {
+
+  ScoreArgs scores(long heads) {
+    const auto reach = [&](const char* name) {
+      if (!fields.given(name)) return ScoreArgs::kUnlimited;
+      const long keys = fields.integer(name);
+      if (keys < 0) reject(std::string(name) + " is negative");
+      return keys;
+    };
+    const long distances = fields.given("relative_bias") ? fields.integer("reach") : 0;
+    const long columns = 2 * (distances + ScoreArgs::kRelativePad) + 1;
+    return {reach("left"), reach("right"), fields.given("soft_cap") ? fields.number("soft_cap") : 0.0f,
+            fields.numbers("slopes", heads), fields.matrix("relative_bias", heads, columns), distances,
+            fields.vector("sinks", heads)};
+  }
+
+  Instruction attention() {
     const Heads h = heads_of(fields);
     return Attention{fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
                      fields.buffer("v", h.kv_heads * h.head_size), fields.buffer("out", h.heads * h.head_size),
-                     h.heads, h.kv_heads, h.head_size, fields.number("scale")};
+                     h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads)};
   }
-  if (op == "mlp") {
+
+  Instruction mlp() {
     const int x = fields.buffer("x"), out = fields.buffer("out"), hidden = fields.buffer("hidden");
     return Mlp{x, out, hidden, fields.optional_buffer("residual", width(out)),
                fields.panels("up", "up_bias", width(hidden), width(x)),
+               fields.optional_panels("gate", "gate_bias", width(hidden), width(x)),
                fields.panels("down", "down_bias", width(out), width(hidden)), activation_of(fields.dict())};
   }
-  if (op == "pool") {
+
+  Instruction moe() {
+    const int x = fields.buffer("x"), out = fields.buffer("out", width(x)), hidden = fields.buffer("hidden");
+    const Fields routing = fields.record("routing");
+    const long experts = routing.integer("experts"), chosen = routing.integer("chosen");
+    if (experts < 1 || experts > 1024 || chosen < 1 || chosen > experts) reject("experts are 1 to 1024, and as many or fewer chosen");
+    return Moe{x, out, fields.buffer("logits", experts), fields.buffer("gathered", width(x)), hidden,
+               fields.buffer("sums", width(out)), fields.optional_buffer("residual", width(out)),
+               fields.panels("router", nullptr, experts, width(x)), fields.experts("up", experts, width(hidden), width(x)),
+               fields.experts("gate", experts, width(hidden), width(x)), fields.experts("down", experts, width(out), width(hidden)),
+               fields.vector("out_bias", width(out)), activation_of(fields.dict()), chosen, routing.flag("normalised")};
+  }
+
+  Instruction tap() {
+    const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
+    const long layers = fields.integer("layers"), index = fields.integer("index");
+    if (index < 0 || index >= layers) reject("no such layer");
+    return Tap{x, out, !fields.given("into"), fields.vector("weight", layers)[index]};
+  }
+
+  Instruction pool() {
     const int x = fields.buffer("x");
     return Pool{x, fields.buffer("out", width(x)),
                 one_of<PoolKind>(fields.text("kind"), {{"sum", PoolKind::sum}, {"maximum", PoolKind::maximum}}),
                 static_cast<int>(fields.integer("index"))};
   }
-  if (op == "combine") {
+
+  Instruction combine() {
     const int partials = fields.buffer("partials"), out = fields.buffer("out");
     const long column = fields.integer("column");
     if (column < 0 || column + width(partials) > width(out)) reject("column leaves the output");
@@ -170,12 +288,25 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
                                                              {"maximum", CombineKind::maximum}}),
                    static_cast<int>(fields.integer("index")), column};
   }
-  if (op == "normalize") {
+
+  Instruction normalize() {
     const int x = fields.buffer("x"), out = fields.buffer("out");
     if (width(out) > width(x)) reject("the output is wider than the input");
     return Normalize{x, out, fields.flag("unit")};
   }
-  reject("unknown instruction '" + op + "'");
+};
+
+Instruction read_fields(const Program& program, const std::string& op, Fields& fields) {
+  using Read = Instruction (Reader::*)();
+  static const std::map<std::string, Read> readers{
+      {"embed", &Reader::embed},   {"norm", &Reader::norm},           {"linear", &Reader::linear},
+      {"qkv", &Reader::qkv},       {"attention", &Reader::attention}, {"mlp", &Reader::mlp},
+      {"moe", &Reader::moe},       {"tap", &Reader::tap},             {"pool", &Reader::pool},
+      {"combine", &Reader::combine}, {"normalize", &Reader::normalize}};
+  const auto found = readers.find(op);
+  if (found == readers.end()) reject("unknown instruction '" + op + "'");
+  Reader reader{program, fields};
+  return (reader.*found->second)();
 }
 
 }  // namespace

@@ -66,7 +66,8 @@ class PyProgram {
 
   std::vector<Floats> run_body(const Ids& ids, const Ids& positions, const Ints& cu_seqlens,
                                const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
-                               long shared_packs, const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
+                               long shared_packs, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
+                               const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
                                py::object poll) {
     const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
     if (positions.size() != tokens) reject("ids and positions differ in length");
@@ -74,12 +75,13 @@ class PyProgram {
     check_offsets(cu_seqlens, "cu_seqlens", tokens);
     check_offsets(pack_segments, "pack_segments", segments);
     Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
-                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, {}};
+                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, {}, {}, {}};
     check_order(pack_order, batch.packs);
     const std::vector<Buffer>& buffers = program_.buffers;
     const Layouts layouts{view_layout(pack, buffers, Rows::tokens), view_layout(shared, buffers, Rows::tokens),
                           view_layout(tile, buffers, Rows::tile)};
     check_embedding(batch, tokens);
+    add_positions(batch, ropes, q_scales, tokens);
     check_packs(batch, layouts);
     std::vector<Floats> results = make_results(partials, cu_seqlens, batch);
     PythonPoll python(std::move(poll));
@@ -126,6 +128,20 @@ class PyProgram {
       if (const Embed* op = std::get_if<Embed>(&instruction)) {
         check_rows(batch.ids, tokens, 0, op->tokens, "token id");
         check_rows(batch.positions, tokens, op->position_offset, op->positions, "position");
+      }
+  }
+
+  void add_positions(Batch& batch, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales, long tokens) const {
+    for (const RopeArrays& arrays : ropes) batch.ropes.push_back(view_rope(arrays, tokens));
+    for (const Floats& factors : q_scales) {
+      if (factors.size() != tokens) reject("queries need a factor for every token");
+      batch.q_scales.push_back(factors.data());
+    }
+    for (const Instruction& instruction : program_.instructions)
+      if (const Qkv* op = std::get_if<Qkv>(&instruction)) {
+        if (op->rope != kNone && (op->rope >= static_cast<int>(ropes.size()) || ropes[op->rope].values.shape(1) != op->rope_size))
+          reject("qkv: the batch lacks its rotary positions");
+        if (op->q_scale != kNone && op->q_scale >= static_cast<int>(q_scales.size())) reject("qkv: the batch lacks its factors");
       }
   }
 
@@ -197,6 +213,15 @@ std::vector<PartialArrays> all_partials(const py::list& list) {
   return all;
 }
 
+std::vector<RopeArrays> all_ropes(const py::list& list) {
+  std::vector<RopeArrays> all;
+  for (const auto& item : list) {
+    const auto pair = item.cast<py::tuple>();
+    all.push_back({pair[0].cast<Ids>(), pair[1].cast<Floats>()});
+  }
+  return all;
+}
+
 LayoutArrays layout_from(const py::tuple& layout) {
   return {layout[0].cast<Ints>(), layout[1].cast<long>(), layout[2].cast<long>()};
 }
@@ -235,13 +260,14 @@ PYBIND11_MODULE(_csrc, module) {
       .def(
           "run_body",
           [](PyProgram& self, const Ids& ids, const Ids& positions, const Ints& cu_seqlens, const py::list& partials,
-             const Ints& pack_segments, const Ints& pack_order, long shared_packs, const py::tuple& pack,
-             const py::tuple& shared, const py::tuple& tile, int threads, py::object poll) {
+             const Ints& pack_segments, const Ints& pack_order, long shared_packs, const py::list& ropes,
+             const std::vector<Floats>& q_scales, const py::tuple& pack, const py::tuple& shared, const py::tuple& tile,
+             int threads, py::object poll) {
             return self.run_body(ids, positions, cu_seqlens, all_partials(partials), pack_segments, pack_order, shared_packs,
-                                 layout_from(pack), layout_from(shared), layout_from(tile), threads, std::move(poll));
+                                 all_ropes(ropes), q_scales, layout_from(pack), layout_from(shared), layout_from(tile), threads, std::move(poll));
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
-          py::arg("pack_order"), py::arg("shared_packs"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
+          py::arg("pack_order"), py::arg("shared_packs"), py::arg("ropes"), py::arg("q_scales"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
       .def(
           "run_tail",
           [](PyProgram& self, const std::vector<Floats>& data, const py::list& partials, const std::vector<Ints>& cu_vectors,

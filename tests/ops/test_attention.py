@@ -6,10 +6,13 @@ values get in as the columns of x through a `qkv` whose weight is the identity, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 
-from longspan.program.instructions import Attention, Buffer, Qkv, Weight
+from longspan.program.instructions import Attention, Buffer, Qkv, RelativeBias, Weight
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 
@@ -18,7 +21,14 @@ HEADS = [(1, 1, 8), (3, 3, 24), (5, 5, 40), (2, 2, 64), (4, 2, 72), (6, 1, 32), 
 
 
 def block(
-    x: Buffer, weight: Weight, bias: Weight | None, heads: int, kv_heads: int, size: int, scale: float | None = None
+    x: Buffer,
+    weight: Weight,
+    bias: Weight | None,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    scale: float | None = None,
+    **more: Any,
 ) -> tuple[Qkv, Attention]:
     """The two instructions."""
     q, k, v = (tokens_buffer(name, n * size) for name, n in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
@@ -34,6 +44,7 @@ def block(
             kv_heads=kv_heads,
             head_size=size,
             scale=size**-0.5 if scale is None else scale,
+            **more,
         ),
     )
 
@@ -46,14 +57,20 @@ def check_attention(
     segments: list[list[int]],
     scale: float | None = None,
     spread: float = 1.0,
+    weights: Mapping[str, tuple[int, ...]] | None = None,
+    **more: Any,
 ) -> None:
-    """Attention over standard normal queries, keys and values; `spread` widens the queries."""
+    """Attention over standard normal queries, keys and values; `spread` widens the queries.
+
+    `weights` are random ones by field and shape.
+    """
     width = (heads + 2 * kv_heads) * size
     case = Case(width)
+    more |= {name: case.weight(name, *shape) for name, shape in (weights or {}).items()}
     rows = case.normal(700, width)
     rows[:, : heads * size] *= spread
     identity = case.known("identity", np.eye(width, dtype=np.float32))
-    ops = block(case.rows("x", width, values=rows), identity, None, heads, kv_heads, size, scale)
+    ops = block(case.rows("x", width, values=rows), identity, None, heads, kv_heads, size, scale, **more)
     case.check(*ops, outputs=[ops[1].out], batches=[batch_of(lengths) for lengths in segments], isa=isa)
 
 
@@ -100,3 +117,46 @@ def test_one_fused_projection(isa: str) -> None:
 @every_tier
 def test_a_single_token_gets_its_own_value(isa: str) -> None:
     check_attention(isa, 4, 2, 24, [[1] * 97])
+
+
+WINDOWS = [(None, 0), (0, 0), (1, 0), (63, 0), (64, 64), (3, 3), (128, None), (0, None), (127, 1), (600, 600)]
+
+
+@every_tier
+@pytest.mark.parametrize(("left", "right"), WINDOWS)
+def test_windows(isa: str, left: int | None, right: int | None) -> None:
+    """Causal and sliding windows, smaller and larger than the segments, at and beside the edges of key blocks."""
+    check_attention(isa, 2, 1, 24, [*SEGMENTS, [385], [5, 600, 1]], left=left, right=right)
+
+
+@every_tier
+@pytest.mark.parametrize(("left", "right"), [(None, None), (None, 0), (40, 40)])
+def test_alibi(isa: str, left: int | None, right: int | None) -> None:
+    check_attention(isa, 3, 3, 16, [*SEGMENTS, [300]], slopes=(0.5, 0.0625, 2.0), left=left, right=right)
+
+
+@every_tier
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("reach", [17, 128])
+def test_relative_bias(isa: str, reach: int, bidirectional: bool) -> None:
+    """T5's buckets, whose distances end inside and outside the segments."""
+    relative = RelativeBias(max_distance=reach, bidirectional=bidirectional)
+    shape = {"relative_bias": (32, 3)}
+    check_attention(isa, 3, 3, 16, [*SEGMENTS, [300]], scale=1.0, weights=shape, relative=relative)
+
+
+@every_tier
+@pytest.mark.parametrize(("left", "right"), [(None, None), (20, 0)])
+def test_soft_cap(isa: str, left: int | None, right: int | None) -> None:
+    check_attention(isa, 4, 2, 32, [*SEGMENTS, [300]], spread=30.0, soft_cap=5.0, left=left, right=right)
+
+
+@every_tier
+@pytest.mark.parametrize(("left", "right"), [(None, None), (20, 0)])
+def test_sinks(isa: str, left: int | None, right: int | None) -> None:
+    check_attention(isa, 4, 2, 32, [*SEGMENTS, [300]], weights={"sinks": (4,)}, left=left, right=right)
+
+
+@every_tier
+def test_large_heads(isa: str) -> None:
+    check_attention(isa, 2, 1, 512, [[1, 130], [50]], left=100, right=100)

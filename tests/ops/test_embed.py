@@ -54,3 +54,14 @@ def test_table_dtypes(isa: str, dtype: str) -> None:
         positions=case.weight("positions", 50, 40, dtype=dtype),
     )
     case.check(op, outputs=[out], batches=[batch_of([49], ids=case.rng.integers(0, 50, 49))], isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_scale(isa: str, dtype: str) -> None:
+    """The scale is of the token rows alone."""
+    case = Case(3)
+    out = tokens_buffer("out", 40)
+    tokens, positions = case.weight("tokens", 50, 40, dtype=dtype), case.weight("positions", 50, 40)
+    op = Embed(stage=0, out=out, tokens=tokens, scale=40**0.5, positions=positions)
+    case.check(op, outputs=[out], batches=[batch_of([49], ids=case.rng.integers(0, 50, 49))], isa=isa)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
-from longspan.program.instructions import Activation, Linear
+from longspan.program.instructions import Activation, Layout, Linear
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 
@@ -77,3 +78,35 @@ def test_weight_dtypes(isa: str, dtype: str) -> None:
     x, out = case.rows("x", 257), tokens_buffer("out", 40)
     weight, bias = case.weight("w", 40, 257, dtype=dtype), case.weight("b", 40, dtype=dtype)
     case.check(Linear(stage=1, x=x, out=out, weight=weight, bias=bias), outputs=[out], batches=batches_of(13), isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("in_place", [False, True])
+def test_factor(isa: str, in_place: bool) -> None:
+    """The product is multiplied by another buffer, which may be the output's own, after its activation."""
+    case = Case(5)
+    x, factor, residual = case.rows("x", 72), case.rows("factor", 300), case.rows("residual", 300)
+    out = factor if in_place else tokens_buffer("out", 300)
+    weight = case.weight("w", 300, 72)
+    op = Linear(stage=1, x=x, out=out, weight=weight, activation="gelu_tanh", factor=factor, residual=residual)
+    case.check(op, outputs=[out], batches=batches_of(*TILE_EDGES), isa=isa)
+
+
+LAYOUTS = {
+    "transposed": Layout(stored=(257, 40), axes=(1, 0)),
+    "by head": Layout(stored=(40, 257), folded=(5, 2, 4, 257), axes=(1, 0, 2, 3)),
+    "some rows": Layout(stored=(100, 257), first=60),
+    "of each pair": Layout(stored=(10, 8, 257), folded=(10, 2, 4, 257), axes=(1, 0, 2, 3), first=40),
+}
+
+
+@every_tier
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("how", LAYOUTS)
+def test_layouts(isa: str, how: str, dtype: str) -> None:
+    """Weights that do not lie in the file as rows of the product."""
+    case = Case(6)
+    layout = LAYOUTS[how]
+    weight = replace(case.weight("w", *layout.stored, dtype=dtype), shape=(40, 257), layout=layout)
+    x, out = case.rows("x", 257), tokens_buffer("out", 40)
+    case.check(Linear(stage=1, x=x, out=out, weight=weight), outputs=[out], batches=batches_of(13), isa=isa)

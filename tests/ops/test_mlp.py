@@ -12,8 +12,8 @@ from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_
 
 
 def mlp(case: Case, x: Buffer, out: Buffer, inner: int, activation: Activation = "gelu", **options: bool) -> Mlp:
-    """An `mlp` with random weights; options: bias, residual."""
-    biased = options.get("bias", True)
+    """An `mlp` with random weights; options: bias, residual, gate."""
+    biased, gated = options.get("bias", True), options.get("gate", False)
     return Mlp(
         stage=1,
         x=x,
@@ -21,6 +21,8 @@ def mlp(case: Case, x: Buffer, out: Buffer, inner: int, activation: Activation =
         hidden=Buffer("hidden", Rows.TILE, inner),
         up=case.weight("up", inner, x.width),
         up_bias=case.weight("up.bias", inner) if biased else None,
+        gate=case.weight("gate", inner, x.width) if gated else None,
+        gate_bias=case.weight("gate.bias", inner) if gated and biased else None,
         down=case.weight("down", out.width, inner),
         down_bias=case.weight("down.bias", out.width) if biased else None,
         activation=activation,
@@ -55,3 +57,13 @@ def test_another_output_width(isa: str) -> None:
     case = Case(2)
     x, out = case.rows("x", 72), tokens_buffer("out", 24)
     case.check(mlp(case, x, out, 300, residual=False), outputs=[out], batches=batches_of(13, 97), isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("width", "inner"), [(24, 8), (72, 264), (264, 513)])
+def test_gate(isa: str, width: int, inner: int, bias: bool) -> None:
+    case = Case(width)
+    x = case.rows("x", width)
+    op = mlp(case, x, x, inner, "silu", bias=bias, gate=True)
+    case.check(op, outputs=[x], batches=batches_of(*TILE_EDGES), isa=isa)

@@ -49,6 +49,13 @@ class TensorView:
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
+def as_float32(data: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
+    """An array of a `TensorView` as float32; a copy unless it is float32 already."""
+    if dtype == "BF16":
+        return (data.astype(np.uint32) << 16).view(np.float32)
+    return data.astype(np.float32, copy=False)
+
+
 class Tensors(Mapping[str, TensorView]):
     """The tensors of a checkpoint by name, whichever files they lie in."""
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import _csrc
 from ..batch import Float32, Int64, PackedBatch, Partials
-from ..checkpoint.tensors import TensorView
+from ..checkpoint.tensors import TensorView, as_float32
 from ..errors import InputError
 from ..program.arena import Extents, place
-from ..program.instructions import Buffer, Embed, Instruction, Weight
+from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instruction, Routing, Tap, Weight
 from ..program.program import Program
+from ..program.relative import bias_buckets
+from ..program.rope import PositionScale, Rope, RopeTables
 from .schedule import Schedule, make_packs
 from .threads import default_threads
 
@@ -27,6 +29,9 @@ TAIL_ROWS = 64
 
 TAILS = 8
 """How many tails stay bound; every dimension that calls ask for is one."""
+
+RELATIVE_PAD = 16
+"""By how much the C++ kernels may read beyond the largest distance of a relative bias."""
 
 Layout = tuple[Int64, int, int]
 """Byte offsets by buffer index, bytes of the arena, rows it was laid out for."""
@@ -61,6 +66,7 @@ class CpuExecutor:
         self._layouts: dict[int, Layout] = {}
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
+        self._ropes = RopeTables()
 
     @property
     def isa(self) -> str:
@@ -91,6 +97,7 @@ class CpuExecutor:
         """
         packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
         own, shared = packs.largest(batch.cu_seqlens)
+        ropes = [self._ropes.of_batch(rope, batch.positions, batch.cu_seqlens) for rope in self._body.ropes]
         return tuple(
             self._program.run_body(
                 ids=batch.ids,
@@ -100,6 +107,8 @@ class CpuExecutor:
                 pack_segments=packs.segments,
                 pack_order=packs.order,
                 shared_packs=packs.shared,
+                ropes=[(rope.rows, rope.values) for rope in ropes],
+                q_scales=[scale.of_positions(batch.positions) for scale in self._body.q_scales],
                 pack=self._token_layout(own),
                 shared=self._token_layout(shared),
                 tile=self._tile,
@@ -161,20 +170,45 @@ def _bind(program: Program, tensors: Mapping[str, TensorView], isa: str, output:
     except ValueError as error:
         raise InputError(str(error)) from error
     for step in program.instructions:
-        bound.add(step.op, _fields(step, index, tensors))
+        bound.add(step.op, _fields(step, program, index, tensors))
         if not isinstance(step, Embed):  # packed: its pages of the file need not stay in memory
             for name in (name for weight in step.weights for name in weight.names):
                 tensors[name].release()
     return bound
 
 
-def _fields(step: Instruction, index: Mapping[str, int], tensors: Mapping[str, TensorView]) -> dict[str, Any]:
+def _fields(
+    step: Instruction, program: Program, index: Mapping[str, int], tensors: Mapping[str, TensorView]
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(step):
         value = getattr(step, spec.name)
-        if isinstance(value, Buffer):
-            value = index[value.name]
-        elif isinstance(value, Weight):
-            value = [(tensors[name].data, tensors[name].dtype) for name in value.names]
+        match value:
+            case Buffer():
+                value = index[value.name]
+            case Weight():
+                value = [(value.arrange(tensors[name].data), tensors[name].dtype) for name in value.names]
+            case Rope():
+                number = program.ropes.index(value)
+                value = {"index": number, "size": value.size, "interleaved": value.interleaved}
+            case PositionScale():
+                value = program.q_scales.index(value)
+            case HeadNorm() | Routing():
+                value = dataclasses.asdict(value)
         values[spec.name] = value
+    if isinstance(step, Attention) and step.relative is not None:
+        values["reach"] = step.relative.max_distance
+        values["relative_bias"] = [(_by_distance(step, values["relative_bias"]), "F32")]
+    if isinstance(step, Tap):
+        values["layers"] = step.weight.size
     return values
+
+
+def _by_distance(step: Attention, parts: Sequence[tuple[Any, str]]) -> Float32:
+    """A relative bias by query - key, padded at both ends: [H, 2 * (max_distance + pad) + 1]."""
+    assert step.relative is not None
+    assert step.relative_bias is not None
+    table = np.concatenate([as_float32(data, dtype) for data, dtype in parts])
+    by_distance = table[bias_buckets(step.relative, step.relative_bias.shape[0])[::-1]]
+    padded = np.pad(by_distance, ((RELATIVE_PAD, RELATIVE_PAD), (0, 0)), mode="edge")
+    return np.ascontiguousarray(padded.T)

@@ -2,9 +2,9 @@
 
 A program is a flat tuple of instructions over named buffers. An instruction names its inputs and outputs and carries
 its weights by checkpoint name; it holds no data and does no arithmetic. What each one means is defined by the
-function of the same name in `executors/reference.py`.
+function of the same name in `executors/meanings.py`.
 
-Adding one: a dataclass here, its meaning in `executors/reference.py`, its kernel in `csrc/` (see
+Adding one: a dataclass here, its meaning in `executors/meanings.py`, its kernel in `csrc/` (see
 `docs/architecture.md`), a test in `tests/ops/`.
 
 Shapes are written with T tokens, D hidden width, H query heads, G key/value heads, E head size, F intermediate width,
@@ -15,9 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .rope import PositionScale, Rope
 
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh"]
 """`gelu` is the exact form with erf; `gelu_tanh` is its tanh approximation."""
@@ -45,19 +51,66 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How a stored tensor lies, where it is not as the program wants it.
+
+    The tensor of shape `stored` is seen as `folded`, its axes are permuted by `axes`, all but the last `kept` of them
+    are flattened into rows, and the rows [first, last) are taken.
+
+    Attributes:
+        stored: the shape in the file.
+        folded: the same elements with more axes; by default `stored`.
+        axes: the permutation; by default none.
+        kept: how many trailing axes a row has: 1 for a matrix, 0 for a vector.
+        first, last: the rows that are taken; `last` None means to the end.
+    """
+
+    stored: tuple[int, ...]
+    folded: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
+    kept: int = 1
+    first: int = 0
+    last: int | None = None
+
+    def arrange(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The stored array as the program wants it, C-contiguous; a copy only where the elements have to move."""
+        if self.folded:
+            array = array.reshape(self.folded)
+        if self.axes:
+            array = array.transpose(self.axes)
+        rows = array.reshape(-1, *array.shape[array.ndim - self.kept :])
+        return np.ascontiguousarray(rows[self.first : self.last])
+
+
+@dataclass(frozen=True, slots=True)
 class Weight:
-    """A matrix or vector of the checkpoint, by name; several names are stacked along the first axis (fused q, k, v)."""
+    """A matrix or vector of the checkpoint, by name; several names are stacked along the first axis (fused q, k, v).
+
+    Attributes:
+        names: of the stored tensors, all of one shape and layout.
+        shape: of the whole.
+        layout: how each stored tensor lies, where that is not simply as rows of `shape`.
+    """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
+    layout: Layout | None = None
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
+        return math.prod(self.shape)
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The shape of each stored tensor."""
+        if self.layout is not None:
+            return self.layout.stored
+        return (self.shape[0] // len(self.names), *self.shape[1:])
+
+    def arrange(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A stored tensor's array as rows of the weight."""
+        return array if self.layout is None else self.layout.arrange(array)
 
     def __str__(self) -> str:
         return f"{'+'.join(self.names)}{list(self.shape)}"
@@ -117,41 +170,73 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed(Instruction):
-    """out[t] = tokens[ids[t]] + positions[position[t] + position_offset] + types[0]."""
+    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]."""
 
     out: Buffer = _writes()
     tokens: Weight  # [vocabulary, D]
+    scale: float = 1.0
     positions: Weight | None = None  # [maximum, D]
     position_offset: int = 0
     types: Weight | None = None  # [types, D]; every token of a single text has type 0
 
 
+NormKind = Literal["layer", "rms"]
+"""`layer`: (x - mean) / sqrt(var + eps), with the biased variance; `rms`: x / sqrt(mean of x^2 + eps)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm(Instruction):
-    """LayerNorm over each row: out = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance."""
+    """out = (normalised x * (weight + weight_offset) + bias + residual) * scale, row by row."""
 
     x: Buffer = _reads()
     out: Buffer = _writes()
+    kind: NormKind = "layer"
     weight: Weight | None = None  # [D]
+    weight_offset: float = 0.0  # 1 for checkpoints that store the weight's distance from 1
     bias: Weight | None = None  # [D]
     eps: float
+    residual: Buffer | None = _reads_optional()
+    scale: Weight | None = None  # [1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Instruction):
-    """out = activation(x W^T + bias) + residual."""
+    """out = activation(x W^T + bias) * factor + residual."""
 
     x: Buffer = _reads()
     out: Buffer = _writes()
     weight: Weight  # [out width, in width]
     bias: Weight | None = None
     activation: Activation = "identity"
+    factor: Buffer | None = _reads_optional()
     residual: Buffer | None = _reads_optional()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadNorm:
+    """What normalises queries and keys after their projection.
+
+    Attributes:
+        kind: as in `Norm`.
+        eps: likewise.
+        weight_offset: likewise.
+        whole: over all heads of a token together, instead of each head by itself.
+        values: whether values are normalised too, each head by itself and without weights.
+    """
+
+    kind: NormKind
+    eps: float
+    weight_offset: float = 0.0
+    whole: bool = False
+    values: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Qkv(Instruction):
-    """q, k, v = split(x W^T + bias); W stacks the rows of q (H*E), k (G*E) and v (G*E)."""
+    """q, k, v = split(x W^T + bias), normalised and turned; W stacks the rows of q (H*E), k (G*E) and v (G*E).
+
+    The order is projection, `norm`, `rope`, `q_scale`.
+    """
 
     x: Buffer = _reads()
     q: Buffer = _writes()  # [T, H*E]
@@ -162,11 +247,30 @@ class Qkv(Instruction):
     heads: int
     kv_heads: int
     head_size: int
+    norm: HeadNorm | None = None
+    q_norm: Weight | None = None  # [E], or [H*E] where the norm is over all heads
+    k_norm: Weight | None = None  # [E], or [G*E]
+    q_norm_bias: Weight | None = None
+    k_norm_bias: Weight | None = None
+    rope: Rope | None = None
+    q_scale: PositionScale | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelativeBias:
+    """T5's bias: distances fall into buckets, exact near zero and logarithmic up to `max_distance`."""
+
+    max_distance: int
+    bidirectional: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention(Instruction):
-    """out = softmax(q k^T * scale) v within each segment, every token seeing its whole segment."""
+    """out = softmax(soft-capped(q k^T * scale) + bias) v within each segment.
+
+    Query head h uses the keys and values of head h // (H / G). A query at position i sees the keys from i - left to
+    i + right. `sinks` are logits of keys without values.
+    """
 
     q: Buffer = _reads()
     k: Buffer = _reads()
@@ -176,21 +280,82 @@ class Attention(Instruction):
     kv_heads: int
     head_size: int
     scale: float
+    left: int | None = None  # how many keys before itself a query sees; None: all of its segment
+    right: int | None = None  # how many after itself; 0 is causal
+    soft_cap: float | None = None  # c tanh(score / c)
+    slopes: tuple[float, ...] = ()  # [H] ALiBi: the bias is -slope * |i - j|
+    relative: RelativeBias | None = None
+    relative_bias: Weight | None = None  # [buckets, H]
+    sinks: Weight | None = None  # [H]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp(Instruction):
-    """out = activation(x U^T + up_bias) W^T + down_bias + residual, tile by tile: F columns never have T rows."""
+    """out = h W^T + down_bias + residual, tile by tile: the F columns of h never have T rows.
+
+    h = activation(x U^T + up_bias), or with a gate (GLU) activation(x G^T + gate_bias) * (x U^T + up_bias).
+    """
 
     x: Buffer = _reads()
     out: Buffer = _writes()
     hidden: Buffer = _writes()  # [tile, F], scratch
     up: Weight  # [F, D]
     up_bias: Weight | None = None
+    gate: Weight | None = None  # [F, D]
+    gate_bias: Weight | None = None
     down: Weight  # [D, F]
     down_bias: Weight | None = None
     activation: Activation
     residual: Buffer | None = _reads_optional()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How a token chooses its experts.
+
+    Attributes:
+        experts: how many there are, X.
+        chosen: how many a token takes, those with the greatest logits.
+        normalised: whether the weights of the chosen ones sum to 1; else they are softmax probabilities over all.
+    """
+
+    experts: int
+    chosen: int
+    normalised: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moe(Instruction):
+    """out = sum over a token's experts e, ascending, of p_e * mlp_e(x), + out_bias + residual; mlp as in `Mlp`.
+
+    p are the router's softmax probabilities of x R^T.
+    """
+
+    x: Buffer = _reads()
+    out: Buffer = _writes()
+    logits: Buffer = _writes()  # [tile, X], scratch
+    gathered: Buffer = _writes()  # [tile, D], scratch
+    hidden: Buffer = _writes()  # [tile, F], scratch
+    sums: Buffer = _writes()  # [tile, D], scratch
+    router: Weight  # [X, D]
+    routing: Routing
+    up: Weight  # [X * F, D]
+    gate: Weight | None = None  # [X * F, D]
+    down: Weight  # [X * D, F]
+    out_bias: Weight | None = None  # [D]
+    activation: Activation
+    residual: Buffer | None = _reads_optional()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap(Instruction):
+    """out = weight[index] * x, added to what `out` holds unless this is the `first` tap: a weighted sum of layers."""
+
+    x: Buffer = _reads()
+    into: Buffer | None = _reads_optional()  # the same buffer as `out`, unless this is the first tap
+    out: Buffer = _writes()
+    weight: Weight  # [layers]
+    index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,8 @@ def attribute_words(op: Instruction) -> Iterator[str]:
             continue
         if isinstance(value, str):
             yield value
+        elif isinstance(value, tuple):
+            yield f"{spec.name}={len(value)} values"
         elif isinstance(value, bool):
             yield spec.name if value else f"not {spec.name}"
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .instructions import Buffer, Instruction, Rows, Weight
+from .instructions import Buffer, Instruction, Qkv, Rows, Weight
+from .rope import PositionScale, Rope
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,18 @@ class Program:
     def weights(self) -> tuple[Weight, ...]:
         """Every weight once, in order of first use."""
         return tuple(dict.fromkeys(weight for instruction in self.instructions for weight in instruction.weights))
+
+    @property
+    def ropes(self) -> tuple[Rope, ...]:
+        """Every kind of rotary positions once, in order of first use."""
+        used = (step.rope for step in self.instructions if isinstance(step, Qkv))
+        return tuple(dict.fromkeys(rope for rope in used if rope is not None))
+
+    @property
+    def q_scales(self) -> tuple[PositionScale, ...]:
+        """Every scale of queries by position once, in order of first use."""
+        used = (step.q_scale for step in self.instructions if isinstance(step, Qkv))
+        return tuple(dict.fromkeys(scale for scale in used if scale is not None))
 
     @property
     def carried(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Each instruction of the reference executor against an independent formulation, in float64."""
+"""Each instruction as the reference executor runs it, against an independent formulation, in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.batch import PackedBatch, Partials
-from longspan.executors import reference
+from longspan.executors import meanings
 from longspan.executors.reference import execute, without_tokens
 from longspan.program.instructions import (
     Activation,
@@ -138,7 +138,7 @@ def test_qkv_splits_the_stacked_rows() -> None:
     x, w, b = random(5, 40), random(64, 40), random(64)
     q, k, v = tokens("q", 32), tokens("k", 16), tokens("v", 16)
     names = weight("w", 64, 40), weight("b", 64)
-    shape = {"heads": 4, "kv_heads": 2, "head_size": 8}
+    shape: dict[str, Any] = {"heads": 4, "kv_heads": 2, "head_size": 8}
     op = Qkv(stage=0, x=tokens("x", 40), q=q, k=k, v=v, weight=names[0], bias=names[1], **shape)
     result = run(op, {"x": x}, dict(zip(names, (w, b), strict=True)))
     expect(torch.cat([result["q"], result["k"], result["v"]], 1), x @ w.T + b)
@@ -148,7 +148,7 @@ def test_qkv_splits_the_stacked_rows() -> None:
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(1, 1, 8), (3, 3, 24), (6, 2, 40), (4, 1, 8)])
 @pytest.mark.parametrize("lengths", [[0], [1], [0, 5, 0], [1, 2, 3, 17], [33]])
 def test_attention(heads: int, kv_heads: int, size: int, lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "ATTENTION_SCORES", heads * 33 * 5)  # 33 rows take several rounds
+    monkeypatch.setattr(meanings, "ATTENTION_SCORES", heads * 33 * 5)  # 33 rows take several rounds
     total = sum(lengths)
     q, k, v = random(total, heads * size), random(total, kv_heads * size), random(total, kv_heads * size, seed=1)
     op = Attention(
@@ -178,7 +178,7 @@ def test_attention(heads: int, kv_heads: int, size: int, lengths: list[int], mon
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 8, 9])
 def test_mlp(rows: int, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "MLP_ROWS", 4)
+    monkeypatch.setattr(meanings, "MLP_ROWS", 4)
     x, up, down = random(rows, 24), random(56, 24), random(24, 56)
     up_bias, down_bias = random(56), random(24)
     names = weight("up", 56, 24), weight("ub", 56), weight("down", 24, 56), weight("db", 24)

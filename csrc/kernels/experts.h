@@ -1,0 +1,44 @@
+// choose: from a router's logits to the weights of the chosen experts.   add_scaled: their sum, and sums of layers.
+#pragma once
+
+#include "activation.h"
+#include "table.h"
+#include "vector.h"
+
+namespace longspan {
+namespace {
+
+void choose(float* logits, long experts, long chosen, bool normalised) {
+  constexpr float kTaken = -3.0e38f;
+  float weights[1024];  // the bindings allow no more experts
+  float top = logits[0];
+  for (long e = 1; e < experts; e++) top = logits[e] > top ? logits[e] : top;
+  float sum = 0.0f;
+  for (long e = 0; e < experts; e++) {
+    float lanes[W];
+    store(lanes, exp(broadcast(logits[e] - top)));
+    weights[e] = lanes[0];
+    sum += lanes[0];
+  }
+  float kept = 0.0f;
+  for (long turn = 0; turn < chosen; turn++) {  // of equal logits the first counts
+    long best = 0;
+    for (long e = 1; e < experts; e++) best = logits[e] > logits[best] ? e : best;
+    logits[best] = kTaken;
+    kept += weights[best];
+    weights[best] = -weights[best];
+  }
+  const float divisor = normalised ? kept : sum;
+  for (long e = 0; e < experts; e++) logits[e] = logits[e] == kTaken ? -weights[e] / divisor : 0.0f;
+}
+
+void add_scaled(const float* x, float weight, long width, bool fresh, float* out) {
+  for (long i = 0; i < width; i += W) {
+    const int n = (int)min_long(W, width - i);
+    const V term = load_some(x + i, n);
+    store_some(out + i, fresh ? term * broadcast(weight) : fma(term, broadcast(weight), load_some(out + i, n)), n);
+  }
+}
+
+}  // namespace
+}  // namespace longspan

@@ -1,0 +1,110 @@
+// finish_heads: queries and keys after their projection are normalised, turned by their position, and scaled.
+#pragma once
+
+#include "rows.h"
+#include "table.h"
+#include "vector.h"
+
+namespace longspan {
+namespace {
+
+constexpr long kHeadsRows = 32;  // rows whose moments are kept at a time
+
+// Turns pairs (i, i + half) of a head.
+inline void turn_halves(float* x, const float* cosines, const float* sines, long half) {
+  for (long i = 0; i < half; i += W) {
+    const int n = (int)min_long(W, half - i);
+    const V a = load_some(x + i, n), b = load_some(x + half + i, n);
+    const V c = load_some(cosines + i, n), s = load_some(sines + i, n);
+    store_some(x + i, fma(a, c, -(b * s)), n);
+    store_some(x + half + i, fma(b, c, a * s), n);
+  }
+}
+
+// Turns pairs (2i, 2i + 1) of a head, with the same roundings.
+inline void turn_neighbours(float* x, const float* cosines, const float* sines, long half) {
+  for (long i = 0; i < half; i++) {
+    const float a = x[2 * i], b = x[2 * i + 1];
+    x[2 * i] = __builtin_fmaf(a, cosines[i], -(b * sines[i]));
+    x[2 * i + 1] = __builtin_fmaf(b, cosines[i], a * sines[i]);
+  }
+}
+
+// The heads of queries, keys or values: [heads, tokens, size].
+struct Heads {
+  float* data;
+  long heads;
+  const float *weight, *bias;
+  bool turned;
+  const float* scale;
+
+  float* at(const HeadsArgs& args, long head, long row) const { return data + (head * args.tokens + row) * args.head_size; }
+};
+
+// The moments of one token over all heads, as if they lay side by side. A head size is a multiple of 8.
+inline Moments whole_moments(const HeadsArgs& args, const Heads& heads, long row) {
+  const long size = args.head_size, width = heads.heads * size;
+  float mean = 0.0f;
+  if (args.kind == NormKind::layer) {
+    for (long head = 0; head < heads.heads; head++) {
+      const float* x = heads.at(args, head, row);
+      mean += row_sum(size, [&](long i, int n) { return load_some(x + i, n); });
+    }
+    mean /= (float)width;
+  }
+  float squares = 0.0f;
+  for (long head = 0; head < heads.heads; head++) {
+    const float* x = heads.at(args, head, row);
+    squares += row_sum(size, [&](long i, int n) {
+      const V d = keep_n(load_some(x + i, n) - broadcast(mean), n);
+      return d * d;
+    });
+  }
+  return {mean, 1.0f / __builtin_sqrtf(squares / (float)width + args.eps)};
+}
+
+inline void finish_head(const HeadsArgs& args, const Heads& heads, long head, long row, const Moments* whole) {
+  const long size = args.head_size;
+  float* x = heads.at(args, head, row);
+  if (args.normalised) {
+    const long column = whole ? head * size : 0;
+    const Moments m = whole ? *whole : moments(size, args.kind, args.eps, [&](long i, int n) { return load_some(x + i, n); });
+    const float* weight = heads.weight ? heads.weight + column : nullptr;
+    const float* bias = heads.bias ? heads.bias + column : nullptr;
+    for (long i = 0; i < size; i += W) {
+      const int n = (int)min_long(W, size - i);
+      store_some(x + i, normalised(load_some(x + i, n), m, weight, bias, i, n), n);
+    }
+  }
+  if (heads.turned && args.rope_rows) {
+    const long half = args.rope_size / 2;
+    const float* cosines = args.rope_table + args.rope_rows[row] * args.rope_size;
+    (args.interleaved ? turn_neighbours : turn_halves)(x, cosines, cosines + half, half);
+  }
+  if (heads.scale)
+    for (long i = 0; i < size; i += W) {
+      const int n = (int)min_long(W, size - i);
+      store_some(x + i, load_some(x + i, n) * broadcast(heads.scale[row]), n);
+    }
+}
+
+inline void finish(const HeadsArgs& args, const Heads& heads, bool whole, long row0, long row1) {
+  Moments of_rows[kHeadsRows];
+  for (long first = row0; first < row1; first += kHeadsRows) {
+    const long last = min_long(first + kHeadsRows, row1);
+    if (whole)
+      for (long row = first; row < last; row++) of_rows[row - first] = whole_moments(args, heads, row);
+    for (long head = 0; head < heads.heads; head++)
+      for (long row = first; row < last; row++) finish_head(args, heads, head, row, whole ? of_rows + (row - first) : nullptr);
+  }
+}
+
+void finish_heads(const HeadsArgs& args, long row0, long row1) {
+  const bool whole = args.normalised && args.whole;
+  finish(args, {args.q, args.heads, args.q_weight, args.q_bias, true, args.q_scale}, whole, row0, row1);
+  finish(args, {args.k, args.kv_heads, args.k_weight, args.k_bias, true, nullptr}, whole, row0, row1);
+  if (args.values) finish(args, {args.v, args.kv_heads, nullptr, nullptr, false, nullptr}, false, row0, row1);
+}
+
+}  // namespace
+}  // namespace longspan
