@@ -16,7 +16,8 @@ from .errors import CheckpointError, InputError
 from .executors.choice import MakeExecutor
 from .models import build_body
 from .models.binding import bind
-from .models.family import Body, ModelConfig
+from .models.config import ModelConfig
+from .models.family import Body
 from .pooling.modes import MODES
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
 from .program.instructions import Embed
@@ -56,12 +57,12 @@ class Pipeline:
     def __init__(self, folder: Path, make_executor: MakeExecutor) -> None:
         self.recipe: Recipe = read_recipe(folder)
         config_file = self.recipe.transformer / "config.json"
-        self.body: Body = build_body(ModelConfig(config_file, read_json(config_file)))
+        tensors = Tensors.open(self.recipe.transformer)
+        self.body: Body = build_body(ModelConfig(config_file, read_json(config_file), tensors.keys()))
         self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
         _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
         program = self.body.pooled([mode.pool for mode in self.modes])
-        tensors = Tensors.open(self.recipe.transformer)
         self.executor = make_executor(program, bind(program, tensors, self.body.prefixes, self.body.renamed))
         self.tail_tensors = tail_tensors(folder, self.recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)

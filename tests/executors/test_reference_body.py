@@ -18,7 +18,8 @@ from longspan.checkpoint.tensors import TensorView
 from longspan.errors import CheckpointError
 from longspan.executors.reference import ReferenceExecutor, execute, load_weights
 from longspan.models import build_body
-from longspan.models.family import Body, ModelConfig
+from longspan.models.config import ModelConfig
+from longspan.models.family import Body
 from longspan.program.instructions import Buffer, Combine, Linear, Normalize, Rows, Weight
 from longspan.program.program import Program
 

@@ -18,7 +18,7 @@ from longspan import CheckpointError, Encoder, _csrc
 from longspan.batch import Float32
 from longspan.checkpoint.config import read_json
 from longspan.models import build_body
-from longspan.models.family import ModelConfig
+from longspan.models.config import ModelConfig
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 LENGTHS = (0, 1, 2, 4, 5, 6, 10, 11, 12, 13, 45, 46, 47, 62)
@@ -213,7 +213,7 @@ CORRECT = {
         ),
         ({"is_decoder": True}, "field 'is_decoder' is True; only False"),
         ({"model_type": None}, "field 'model_type' is missing"),
-        ({"model_type": "hyperbert"}, "model_type 'hyperbert' is not supported; known are bert"),
+        ({"model_type": "hyperbert"}, "model_type 'hyperbert' is not supported; known are bert, "),
     ],
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

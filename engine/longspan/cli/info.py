@@ -80,7 +80,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
     return {
         "folder": str(folder),
         "type": read_json(recipe.transformer / "config.json").get("model_type"),
-        "layers": max(step.stage for step in body.instructions),
+        "layers": body.layers,
         "width": body.output.width,
         "parameters": sum(weight.size for weight in weights),
         "dimension": recipe.truncate_dim or pipeline.dimension,

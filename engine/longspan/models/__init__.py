@@ -6,10 +6,16 @@ from collections.abc import Mapping
 
 from ..errors import CheckpointError
 from .bert import bert
-from .family import Body, Family, ModelConfig
+from .config import ModelConfig
+from .family import Body, Family
+from .llama import llama, mistral, qwen2, qwen3
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
 }
 
 

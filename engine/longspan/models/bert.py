@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..program.instructions import Attention, Embed, Instruction, Linear, Mlp, Norm, Qkv
-from .family import Body, ModelConfig, stacked, tile_buffer, tokens_buffer, weight
+from .config import ModelConfig
+from .family import Body, stacked, tile_buffer, tokens_buffer, weight
 
 
 def bert(config: ModelConfig) -> Body:

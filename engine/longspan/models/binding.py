@@ -30,8 +30,8 @@ def bind(
     prefix = next((prefix for prefix in prefixes if names and prefix + names[0] in tensors), prefixes[0])
     found: dict[str, TensorView] = {}
     for weight in program.weights:
-        for name in weight.names:
-            view = tensors.require(_stored(prefix + name, tensors, renamed), weight.stored)
+        for name, shape in weight.stored.items():
+            view = tensors.require(_stored(prefix + name, tensors, renamed), shape)
             if view.dtype not in USABLE:
                 known = ", ".join(USABLE)
                 raise CheckpointError(

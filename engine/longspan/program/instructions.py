@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,14 +87,16 @@ class Weight:
     """A matrix or vector of the checkpoint, by name; several names are stacked along the first axis (fused q, k, v).
 
     Attributes:
-        names: of the stored tensors, all of one shape and layout.
+        names: of the stored tensors.
         shape: of the whole.
         layout: how each stored tensor lies, where that is not simply as rows of `shape`.
+        rows: how many rows each tensor gives, where they do not give equally many.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     layout: Layout | None = None
+    rows: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -102,11 +104,12 @@ class Weight:
         return math.prod(self.shape)
 
     @property
-    def stored(self) -> tuple[int, ...]:
-        """The shape of each stored tensor."""
+    def stored(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each stored tensor, by name."""
         if self.layout is not None:
-            return self.layout.stored
-        return (self.shape[0] // len(self.names), *self.shape[1:])
+            return dict.fromkeys(self.names, self.layout.stored)
+        rows = self.rows or (self.shape[0] // len(self.names),) * len(self.names)
+        return {name: (count, *self.shape[1:]) for name, count in zip(self.names, rows, strict=True)}
 
     def arrange(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A stored tensor's array as rows of the weight."""

@@ -1,0 +1,160 @@
+"""Rotary positions as checkpoints describe them: `rope_parameters`, or the older `rope_theta` and `rope_scaling`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ..batch import Float32
+from ..program.rope import DynamicNtk, Frequencies, Rope, inverse_frequencies
+from .config import ModelConfig
+
+DEFAULT_THETA = 10000.0
+
+
+def read_rope(
+    config: ModelConfig,
+    head_size: int,
+    *,
+    layer_type: str | None = None,
+    theta: float = DEFAULT_THETA,
+    part: float | None = None,
+    interleaved: bool = False,
+) -> Rope | None:
+    """The rotary positions of a checkpoint's layers.
+
+    Args:
+        config: the checkpoint's.
+        head_size: of the heads.
+        layer_type: of the layers, where `rope_parameters` differ by type.
+        theta: the base, where the config has none.
+        part: which part of a head is turned where the config does not say so, in families that turn a part. In others
+            the config's `partial_rotary_factor` counts for stretched positions only, as in transformers.
+        interleaved: whether neighbours are turned, instead of halves.
+
+    Returns:
+        None for layers that the config gives no positions.
+    """
+    name = "rope_parameters" if config.fields.get("rope_parameters") else "rope_scaling"
+    given = config.table(name)
+    if layer_type is not None and layer_type in given.fields:
+        if given.fields[layer_type] is None:
+            return None
+        given = given.table(layer_type)
+    theta = given.number("rope_theta", default=config.number("rope_theta", default=theta))
+    kind = given.text("rope_type", default=given.text("type", default="default"))
+    turned = given.number("partial_rotary_factor", default=config.number("partial_rotary_factor", default=part or 1.0))
+    size = head_size if kind == "default" and part is None else int(head_size * turned)
+    if size < 2 or size % 2 or size > head_size:
+        raise given.wrong("partial_rotary_factor", f"of {turned} leaves {size} of {head_size} components to turn")
+    usual = Rope(size, Frequencies(inverse_frequencies(theta, size)), interleaved)
+    match kind:
+        case "default" | "mrope":  # a text's positions are the same along all axes of mrope
+            return usual
+        case "linear":
+            return _scaled(usual, given.number("factor"))
+        case "dynamic":
+            return _dynamic(usual, theta, given, config)
+        case "yarn":
+            return _yarn(usual, theta, given, config)
+        case "longrope" | "su":
+            return _longrope(usual, theta, given, config)
+        case "llama3":
+            return _llama3(usual, given)
+        case "proportional":
+            return _proportional(usual, theta, head_size, given)
+    known = "default, linear, dynamic, yarn, longrope, llama3, proportional"
+    raise given.wrong("rope_type", f"is {kind!r}; known are {known}")
+
+
+def _with(rope: Rope, inverse: Float32, scale: float = 1.0) -> Rope:
+    return replace(rope, usual=Frequencies(tuple(inverse.astype(np.float32).tolist()), scale))
+
+
+def _inverse(rope: Rope) -> Float32:
+    return np.array(rope.usual.inverse, np.float32)
+
+
+def _scaled(rope: Rope, factor: float) -> Rope:
+    return _with(rope, _inverse(rope) / np.float32(factor))
+
+
+def _dynamic(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
+    original = config.integer("max_position_embeddings")
+    return replace(rope, long=DynamicNtk(theta, given.number("factor"), original), original=original)
+
+
+def _original(given: ModelConfig, config: ModelConfig) -> int:
+    """How many positions the checkpoint was trained with before they were stretched."""
+    name = "original_max_position_embeddings"
+    own = config.integer(name, default=config.integer("max_position_embeddings", default=2048))
+    return config.integer(name) if name in config.fields else given.integer(name, default=own)
+
+
+def _yarn(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
+    """YaRN (arXiv 2309.00071): slow pairs are interpolated, fast ones are not, a linear ramp lies between."""
+    original = _original(given, config)
+    factor = given.number("factor", default=config.integer("max_position_embeddings", default=original) / original)
+
+    def magnitude(scale: float = 1.0) -> float:
+        return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    scales = given.optional_number("mscale"), given.optional_number("mscale_all_dim")
+    attention = given.optional_number("attention_factor")
+    if attention is None:
+        attention = magnitude(scales[0]) / magnitude(scales[1]) if scales[0] and scales[1] else magnitude()
+
+    def turns(count: float) -> float:
+        """The component that turns so often over the original positions."""
+        return rope.size * math.log(original / (count * 2 * math.pi)) / (2 * math.log(theta))
+
+    low = turns(given.optional_number("beta_fast") or 32.0)
+    high = turns(given.optional_number("beta_slow") or 1.0)
+    if given.flag("truncate", default=True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rope.size - 1)
+    ramp = (np.arange(rope.size // 2, dtype=np.float32) - np.float32(low)) / np.float32(max(high - low, 0.001))
+    kept = 1 - np.clip(ramp, 0, 1)
+    plain = _inverse(rope)
+    return _with(rope, plain / np.float32(factor) * (1 - kept) + plain * kept, attention)
+
+
+def _longrope(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
+    """LongRoPE (arXiv 2402.13753): a factor per pair, one set for segments up to the original length, one beyond."""
+    original = _original(given, config)
+    factor = given.number("factor", default=config.integer("max_position_embeddings") / original)
+    attention = given.optional_number("attention_factor")
+    if attention is None:
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    exponents = np.arange(0, rope.size, 2, dtype=np.float32) / np.float32(rope.size)
+    powers = (np.float64(theta) ** exponents.astype(np.float64)).astype(np.float32)
+
+    def frequencies(name: str) -> Frequencies:
+        factors = np.array(given.numbers(name, rope.size // 2), np.float32)
+        return Frequencies(tuple((np.float32(1) / (factors * powers)).tolist()), attention)
+
+    return replace(rope, usual=frequencies("short_factor"), long=frequencies("long_factor"), original=original)
+
+
+def _llama3(rope: Rope, given: ModelConfig) -> Rope:
+    """Llama 3.1's: slow pairs are divided by the factor, fast ones are kept, those between are blended."""
+    factor = np.float32(given.number("factor"))
+    low, high = (np.float32(given.number(name)) for name in ("low_freq_factor", "high_freq_factor"))
+    original = np.float32(given.integer("original_max_position_embeddings"))
+    plain = _inverse(rope)
+    waves = np.float32(2 * math.pi) / plain
+    smooth = (original / waves - low) / (high - low)
+    blended = (1 - smooth) * plain / factor + smooth * plain
+    slow, fast = waves > original / low, waves < original / high
+    return _with(rope, np.where(slow, plain / factor, np.where(fast, plain, blended)))
+
+
+def _proportional(rope: Rope, theta: float, head_size: int, given: ModelConfig) -> Rope:
+    """All of the head in halves, of which only the first pairs turn, with frequencies over the whole head."""
+    factor = np.float32(given.number("factor", default=1.0))
+    turning = rope.size // 2
+    inverse = np.array(inverse_frequencies(theta, head_size), np.float32) / factor
+    inverse[turning:] = 0
+    return replace(_with(rope, inverse), size=head_size)

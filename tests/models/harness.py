@@ -1,0 +1,111 @@
+"""Tiny random checkpoints of transformers, with float64 as the judge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+
+from longspan import Encoder, _csrc
+from longspan.batch import Float32
+
+VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+LENGTHS = (0, 1, 2, 5, 9, 12, 13, 47, 64, 90, 131)
+SLACK = 4 * float(np.finfo(np.float32).eps)
+PREFIX, SUFFIX = (2,), (3,)
+
+
+def texts_of(lengths: Sequence[int] = LENGTHS) -> list[str]:
+    """Texts of so many tokens."""
+    random = np.random.default_rng(0)
+    return [" ".join(random.choice(list(VOCABULARY[4:]), length)) for length in lengths]
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A word for each token, and a special token on each side."""
+    words = tokenizers.models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", PREFIX[0]), ("</s>", SUFFIX[0])]
+    )
+    tokenizer.add_special_tokens(["<pad>", "<unk>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def save(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -> Path:
+    """Save a model with all weights random, biases and norms too, and a tokenizer."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in (*model.parameters(), *model.buffers()):
+            if parameter.ndim == 1 and parameter.is_floating_point():
+                parameter += 0.2 * torch.randn_like(parameter)
+    model.to(dtype).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+Forward = Callable[[Any, torch.Tensor], torch.Tensor]
+"""From a model and ids [1, T] to token vectors [1, T, D]."""
+
+
+def last_hidden_state(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """What most models are asked for."""
+    vectors: torch.Tensor = model(input_ids=ids).last_hidden_state
+    return vectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A model class of transformers, and how it is run."""
+
+    model: Any
+    forward: Forward = last_hidden_state
+    loading: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
+        """A text at a time."""
+        model = self.model.from_pretrained(str(folder), dtype=dtype, attn_implementation="eager", **self.loading)
+        model.eval()
+        found = []
+        for text in texts:
+            ids = torch.tensor([[*PREFIX, *(VOCABULARY.index(word) for word in text.split()), *SUFFIX]])
+            with torch.inference_mode():
+                found.append(self.forward(model, ids)[0].double().numpy())
+        return found
+
+
+def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
+    """An encoder of one tier of instructions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LONGSPAN_ISA", isa)
+        return Encoder(folder, device="cpu", **options)
+
+
+def check(folder: Path, peer: Peer, texts: Sequence[str] | None = None) -> None:
+    """On every tier our error to float64, over a packed batch, is at most twice that of transformers in float32."""
+    texts = texts_of() if texts is None else texts
+    exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
+    scale = max(float(np.abs(matrix).max()) for matrix in exact)
+    allowed = 2 * max(float(np.abs(a - b).max()) for a, b in zip(theirs, exact, strict=True)) + SLACK * scale
+    for isa in _csrc.tiers():
+        ours: list[Float32] = encoder_of(folder, isa).encode(list(texts), output_value="token_embeddings")
+        for mine, truth, text in zip(ours, exact, texts, strict=True):
+            assert mine.shape == truth.shape
+            error = float(np.abs(mine - truth).max())
+            assert error <= allowed, f"{isa}, {len(text.split())} tokens: error {error:.3g}, allowed {allowed:.3g}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread() -> Any:
+    """Models are so tiny here that torch's threads cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

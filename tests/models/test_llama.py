@@ -1,0 +1,129 @@
+"""Llama, Mistral, Qwen2 and Qwen3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
+)
+
+from .harness import VOCABULARY, Peer, check, save
+
+BASE = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 160,
+    "initializer_range": 0.15,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40, "rope_theta": 1000.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 40,
+    "rope_theta": 500.0,
+}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [2.0 + i for i in range(8)],
+    "original_max_position_embeddings": 40,
+    "rope_theta": 500.0,
+}
+
+LLAMAS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one kv head": {"num_key_value_heads": 1, "head_dim": 40},
+    "no head_dim": {"head_dim": None, "hidden_size": 64, "num_key_value_heads": 4},
+    "biases": {"attention_bias": True, "mlp_bias": True, "head_dim": 24},
+    "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-3, "hidden_act": "gelu_pytorch_tanh"},
+    "linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}},
+    "dynamic": {
+        "rope_parameters": {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 100.0},
+        "max_position_embeddings": 160,
+    },
+    "yarn": {"rope_parameters": YARN},
+    "yarn, not truncated": {"rope_parameters": {**YARN, "truncate": False, "mscale": 0.7, "mscale_all_dim": 0.4}},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
+    "partial": {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5, "rope_theta": 100.0}},
+}
+
+
+@pytest.mark.parametrize("name", LLAMAS)
+def test_llama(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, LlamaModel(LlamaConfig(**BASE | LLAMAS[name]))), Peer(LlamaModel))
+
+
+def test_weights_of_a_language_model(tmp_path: Path) -> None:
+    check(save(tmp_path, LlamaForCausalLM(LlamaConfig(**BASE))), Peer(LlamaModel))
+
+
+MISTRALS: dict[str, dict[str, Any]] = {
+    "plain": {"sliding_window": None},
+    "small window": {"sliding_window": 5},
+    "window of a text": {"sliding_window": 66},
+    "large window": {"sliding_window": 4096},
+    "one token": {"sliding_window": 1},
+    "head size 128": {"head_dim": 128, "sliding_window": 64},
+    "head size 8": {"head_dim": 8, "sliding_window": 129},
+    "one layer": {"num_hidden_layers": 1, "num_key_value_heads": 4},
+}
+
+
+@pytest.mark.parametrize("name", MISTRALS)
+def test_mistral(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, MistralModel(MistralConfig(**BASE | MISTRALS[name]))), Peer(MistralModel))
+
+
+QWENS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "windows from a layer on": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+    "unused window": {"use_sliding_window": False, "sliding_window": 7},
+    "layer types": {
+        "use_sliding_window": True,
+        "sliding_window": 20,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "both sides": {"is_causal": False},
+    "both sides with windows": {
+        "is_causal": False,
+        "use_sliding_window": True,
+        "sliding_window": 7,
+        "max_window_layers": 1,
+    },
+    "heads": {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48, "head_dim": 32},
+    "yarn": {"rope_parameters": YARN},
+    "tied": {"tie_word_embeddings": True, "num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_qwen2(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, Qwen2Model(Qwen2Config(**BASE | QWENS[name]))), Peer(Qwen2Model))
+
+
+@pytest.mark.parametrize("name", [*QWENS, "biases"])
+def test_qwen3(tmp_path: Path, name: str) -> None:
+    options = {"attention_bias": True} if name == "biases" else QWENS[name]
+    check(save(tmp_path, Qwen3Model(Qwen3Config(**BASE | options))), Peer(Qwen3Model))
