@@ -4,6 +4,7 @@
 
 #include <list>
 #include <map>
+#include <numeric>
 
 #include "reject.h"
 
@@ -268,7 +269,8 @@ struct Reader {
     const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
     const long layers = fields.integer("layers"), index = fields.integer("index");
     if (index < 0 || index >= layers) reject("no such layer");
-    return Tap{x, out, !fields.given("into"), fields.vector("weight", layers)[index]};
+    const float* weights = fields.vector("weight", layers);
+    return Tap{x, out, !fields.given("into"), weights[index] / std::accumulate(weights, weights + layers, 0.0f)};
   }
 
   Instruction pool() {

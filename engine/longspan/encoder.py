@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .batch import Float32
@@ -14,7 +15,8 @@ from .chunk_plan import ChunkOptions, as_list, plan_chunks
 from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
-from .pipeline import Pipeline
+from .models.layers import LayerChoice
+from .pipeline import Changes, Pipeline
 from .pooling.precision import Precision, Ranges, check_precision
 from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
@@ -40,6 +42,10 @@ class Encoder:
         weights: the format that weights are held in. "auto" is the folder's own, never lossier.
         long_text: what becomes of texts longer than `max_seq_length`: "window" embeds them in overlapping windows and
             pools across, "truncate" cuts them as sentence-transformers does, "error" raises.
+        adapter: the folder of a LoRA in PEFT's files, merged into the weights.
+        layers: runs the first so many layers, then the model's last norm (2D Matryoshka).
+        tap: takes the token vectors from one layer, 0 for the embedding and negative from the end, without the last
+            norm.
         truncate_dim: keeps the leading components of each vector (Matryoshka); by default the checkpoint's choice.
         prompts: name → text, put before the texts of a call; added to the checkpoint's own.
         default_prompt_name: the prompt of calls that name none.
@@ -61,6 +67,9 @@ class Encoder:
         device: str | None = None,
         weights: Literal["auto", "float32"] = "auto",
         long_text: str = "window",
+        adapter: PathLike | None = None,
+        layers: int | None = None,
+        tap: int | None = None,
         truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
@@ -81,7 +90,8 @@ class Encoder:
         self._folder = resolve(
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
         ).absolute()
-        self._pipeline = Pipeline(self._folder, make_executor)
+        changes = Changes(None if adapter is None else Path(adapter), LayerChoice(layers, tap))
+        self._pipeline = Pipeline(self._folder, make_executor, changes)
         recipe = self._pipeline.recipe
         own_prompts = checked_prompts(dict(recipe.prompts))
         self.prompts = {"query": "", "document": "", **own_prompts, **checked_prompts(prompts)}

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from .batch import Float32, Int32, PackedBatch, Partials
+from .checkpoint.adapter import with_adapter
 from .checkpoint.config import read_json
+from .checkpoint.modules import LayerPooling
 from .checkpoint.recipe import Recipe, read_recipe
 from .checkpoint.tensors import Tensors
 from .errors import CheckpointError, InputError
@@ -18,9 +20,10 @@ from .models import build_body
 from .models.binding import bind
 from .models.config import ModelConfig
 from .models.family import Body
+from .models.layers import LayerChoice, choose_layers, weighted_layers
 from .pooling.modes import MODES
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
-from .program.instructions import Embed
+from .program.instructions import Embed, Weight
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
 from .text.tokenizer import Tokenizer, Tokens
@@ -46,19 +49,38 @@ class PromptedTokens:
     ends: Int32 | None
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a caller changes about a checkpoint's model.
+
+    Attributes:
+        adapter: the folder of a LoRA that is merged into the weights.
+        layers: which layers count.
+    """
+
+    adapter: Path | None = None
+    layers: LayerChoice = LayerChoice()
+
+
 class Pipeline:
     """A checkpoint, loaded.
 
     Args:
         folder: the model folder.
         make_executor: makes the executor from the pooled body and the checkpoint's tensors.
+        changes: to the model.
     """
 
-    def __init__(self, folder: Path, make_executor: MakeExecutor) -> None:
+    def __init__(self, folder: Path, make_executor: MakeExecutor, changes: Changes = Changes()) -> None:
         self.recipe: Recipe = read_recipe(folder)
         config_file = self.recipe.transformer / "config.json"
         tensors = Tensors.open(self.recipe.transformer)
-        self.body: Body = build_body(ModelConfig(config_file, read_json(config_file), tensors.keys()))
+        if changes.adapter is not None:
+            tensors = with_adapter(tensors, changes.adapter)
+        whole = build_body(ModelConfig(config_file, read_json(config_file), tensors.keys()))
+        self.body: Body = choose_layers(whole, changes.layers)
+        if self.recipe.layer_pooling is not None:
+            self.body, tensors = _weighted(self.body, tensors, self.recipe.layer_pooling)
         self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
         _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
@@ -153,6 +175,19 @@ class Pipeline:
     ) -> Float32:
         """Vectors [N, dimension]."""
         return self.executor.run_tail(self.tail(dimension, unit), self.tail_tensors, pooled, partials)
+
+
+def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body, Tensors]:
+    """The body that averages its layers, and the tensors with the weights of that."""
+    if pooling.layers != body.layers:
+        raise CheckpointError(
+            f"{pooling.folder / 'config.json'}: 'num_hidden_layers' is {pooling.layers}, but the model has "
+            f"{body.layers}."
+        )
+    name = f"{pooling.folder}/layer_weights"
+    own = Tensors.open_file(pooling.folder / "model.safetensors").require("layer_weights", (pooling.count,))
+    body = weighted_layers(body, Weight((name,), (pooling.count,)), pooling.first)
+    return body, Tensors(tensors.source, {**tensors, name: own})
 
 
 def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:

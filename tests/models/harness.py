@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def save_tokenizer(folder: Path) -> None:
     )
     tokenizer.add_special_tokens(["<pad>", "<unk>", "<s>", "</s>"])
     tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def save(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -> Path:

@@ -47,6 +47,23 @@ class Pooling:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerPooling:
+    """Token vectors as the weighted mean of the outputs of layers `first` to the last, 0 being the embedding.
+
+    The weights are `layer_weights`, one a layer, in `folder / "model.safetensors"`.
+    """
+
+    folder: Path
+    first: int
+    layers: int
+
+    @property
+    def count(self) -> int:
+        """How many outputs there are."""
+        return self.layers + 1 - self.first
+
+
+@dataclass(frozen=True, slots=True)
 class DenseModule:
     """activation(x @ linear.weight.T + linear.bias), plus x if `use_residual`.
 
@@ -103,6 +120,16 @@ def _named_modes(fields: Fields) -> tuple[PoolingMode, ...]:
             raise fields.wrong("pooling_mode", f"is {name!r}; known are {', '.join(known)}")
         modes.append(mode)
     return tuple(modes)
+
+
+def read_layer_pooling(folder: Path) -> LayerPooling:
+    """Reads `N_WeightedLayerPooling/config.json`."""
+    fields = Fields.read(folder / "config.json")
+    layers = fields.integer("num_hidden_layers") or 12
+    first = fields.values.get("layer_start", 4)
+    if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= layers:
+        raise fields.wrong("layer_start", f"must be an integer from 0 to {layers}, not {first!r}")
+    return LayerPooling(folder, first, layers)
 
 
 def read_dense(folder: Path) -> DenseModule:

@@ -13,6 +13,7 @@ from .modules import (
     Activation,
     DenseModule,
     LayerNormModule,
+    LayerPooling,
     NormalizeModule,
     Pooling,
     PoolingMode,
@@ -20,6 +21,7 @@ from .modules import (
     check_widths,
     read_dense,
     read_layer_norm,
+    read_layer_pooling,
     read_normalize,
     read_pooling,
     require_folder,
@@ -48,7 +50,7 @@ TAIL: dict[str, Callable[[Path], TailModule]] = {
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,
 }
-SUPPORTED = ("Transformer", "Pooling", *TAIL, "Dropout")
+SUPPORTED = ("Transformer", "WeightedLayerPooling", "Pooling", *TAIL, "Dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Recipe:
         max_seq_length: tokens of a text with its special tokens, where sentence-transformers would cut; None if
             nothing limits it. It is the checkpoint's word and may exceed the usable positions (RoBERTa's 514).
         lower_case: texts are lowered before the tokenizer's own normalisation.
+        layer_pooling: None where the last layer's token vectors count alone.
         pooling: at least one mode; the vectors of several are concatenated in this order.
         include_prompt: False leaves the prompt's tokens out of the pooling.
         tail: what happens to the pooled vector, in order.
@@ -72,6 +75,7 @@ class Recipe:
     transformer: Path
     max_seq_length: int | None
     lower_case: bool = False
+    layer_pooling: LayerPooling | None = None
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True
     tail: tuple[TailModule, ...] = ()
@@ -105,6 +109,7 @@ def read_recipe(folder: Path) -> Recipe:
         transformer=transformer.folder,
         max_seq_length=transformer.max_seq_length,
         lower_case=transformer.lower_case,
+        layer_pooling=parts.layer_pooling if transformer.all_layers else None,
         pooling=pooling.modes,
         include_prompt=pooling.include_prompt,
         tail=tail,
@@ -173,6 +178,7 @@ class _Parts:
     """The modules so far; `add` keeps them in the one order that makes sense: transformer, pooling, tail."""
 
     transformer: TransformerModule | None = None
+    layer_pooling: LayerPooling | None = None
     pooling: Pooling | None = None
     tail: list[TailModule] = field(default_factory=list)
 
@@ -186,6 +192,8 @@ class _Parts:
         if entry.kind == "Transformer":
             folder = require_folder(entry.file, entry.path)
             self.transformer = read_transformer(folder, saved=True)
+        elif entry.kind == "WeightedLayerPooling" and self.pooling is None and self.layer_pooling is None:
+            self.layer_pooling = read_layer_pooling(require_folder(entry.file, entry.path))
         elif (entry.kind == "Pooling") != (self.pooling is None):
             raise CheckpointError(f"{entry.file}: one Pooling must follow the Transformer, found '{entry.type}'.")
         elif entry.kind == "Pooling":

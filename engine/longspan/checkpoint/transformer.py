@@ -48,11 +48,13 @@ class TransformerModule:
         folder: holds config.json, the weights and the tokenizer.
         max_seq_length: tokens of a text with its special tokens, as sentence-transformers cuts; None if unlimited.
         lower_case: texts are lowered before the tokenizer's own normalisation.
+        all_layers: the outputs of all layers are handed on, not the last one's alone.
     """
 
     folder: Path
     max_seq_length: int | None
     lower_case: bool
+    all_layers: bool = False
 
 
 def read_transformer(folder: Path, *, saved: bool) -> TransformerModule:
@@ -77,7 +79,13 @@ def read_transformer(folder: Path, *, saved: bool) -> TransformerModule:
     limit = _processing_limit(settings)
     if limit is None:
         limit = _module_limit(settings, arguments["tokenizer_args"], tokenizer, config)
-    return TransformerModule(folder, limit, settings.boolean("do_lower_case", False))
+    own = config.boolean("output_hidden_states", False)
+    return TransformerModule(
+        folder,
+        limit,
+        lower_case=settings.boolean("do_lower_case", False),
+        all_layers=arguments["config_args"].boolean("output_hidden_states", own),
+    )
 
 
 def _settings(folder: Path) -> Fields:

@@ -265,8 +265,9 @@ def choose(logits: Tensor, routing: ops.Routing) -> Tensor:
 
 
 def tap(op: ops.Tap, run: Run) -> None:
-    """out = weight[index] * x, added to what `out` holds unless this is the first tap."""
-    run[op.out] = run.plus(run[op.x] * run.weights[op.weight][op.index], op.into)
+    """out = weight[index] / sum(weight) * x, added to what `into` holds, if given."""
+    weights = run.weights[op.weight]
+    run[op.out] = run.plus(run[op.x] * (weights[op.index] / weights.sum()), op.into)
 
 
 def row_weights(partials: Partials, p: int, like: Tensor) -> Tensor:

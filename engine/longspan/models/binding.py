@@ -31,7 +31,8 @@ def bind(
     found: dict[str, TensorView] = {}
     for weight in program.weights:
         for name, shape in weight.stored.items():
-            view = tensors.require(_stored(prefix + name, tensors, renamed), shape)
+            stored = name if name in tensors else _stored(prefix + name, tensors, renamed)
+            view = tensors.require(stored, shape)
             if view.dtype not in USABLE:
                 known = ", ".join(USABLE)
                 raise CheckpointError(

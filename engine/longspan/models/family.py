@@ -34,6 +34,11 @@ class Body:
     renamed: tuple[tuple[str, str], ...] = ()
 
     @property
+    def stream(self) -> Buffer:
+        """The buffer [T, D] that holds what each layer made: the last that the last layer writes."""
+        return self.instructions[-1].writes[0]
+
+    @property
     def layers(self) -> int:
         """The number of layers L."""
         return max(step.stage for step in self.instructions)

@@ -352,10 +352,10 @@ class Moe(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tap(Instruction):
-    """out = weight[index] * x, added to what `out` holds unless this is the `first` tap: a weighted sum of layers."""
+    """out = weight[index] / sum(weight) * x, added to what `into` holds, if given: a weighted mean of layers."""
 
     x: Buffer = _reads()
-    into: Buffer | None = _reads_optional()  # the same buffer as `out`, unless this is the first tap
+    into: Buffer | None = _reads_optional()  # the same buffer as `out`; none for the first layer
     out: Buffer = _writes()
     weight: Weight  # [layers]
     index: int

@@ -1,0 +1,239 @@
+"""LoRA adapters in PEFT's files, merged into a checkpoint's tensors as these are read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..batch import Float32
+from ..errors import CheckpointError
+from .config import Fields
+from .tensors import Tensors, TensorView, as_float32
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+SUPPORTED_BIAS = ("none", "all", "lora_only")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """What of `adapter_config.json` changes the merged weights; see PEFT's LoraConfig.
+
+    Attributes:
+        rank, alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) where `rank_stabilised` (rsLoRA).
+        rank_patterns, alpha_patterns: other values for modules whose names end in what the pattern matches.
+        transposed: the base weight is stored [in, out] (GPT-2).
+        decomposed: DoRA (arXiv 2402.09353): each row has a magnitude of its own.
+    """
+
+    rank: int
+    alpha: float
+    rank_stabilised: bool
+    rank_patterns: Mapping[str, float]
+    alpha_patterns: Mapping[str, float]
+    transposed: bool
+    decomposed: bool
+
+    def scale(self, module: str) -> float:
+        """The factor of one module's update."""
+        rank = _matching(self.rank_patterns, module, self.rank)
+        alpha = _matching(self.alpha_patterns, module, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def _matching(patterns: Mapping[str, float], module: str, default: float) -> float:
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+
+
+def read_lora_config(folder: Path) -> LoraConfig:
+    """Reads `adapter_config.json`.
+
+    Raises:
+        CheckpointError: it is missing, is no LoRA, or asks for what is not supported; the message names the field.
+    """
+    fields = Fields.read(folder / CONFIG)
+    fields.only("peft_type", "LORA")
+    bias = fields.text("bias") or "none"
+    if bias not in SUPPORTED_BIAS:
+        raise fields.wrong("bias", f"is '{bias}'; known are {', '.join(SUPPORTED_BIAS)}")
+    for name in ("target_parameters", "layer_replication", "alora_invocation_tokens"):
+        if fields.values.get(name):
+            raise fields.wrong(name, "is not supported")
+    rank = fields.required_integer("r")
+    return LoraConfig(
+        rank=rank,
+        alpha=_number(fields, "lora_alpha", 8.0),
+        rank_stabilised=fields.boolean("use_rslora", False),
+        rank_patterns=_patterns(fields.table("rank_pattern")),
+        alpha_patterns=_patterns(fields.table("alpha_pattern")),
+        transposed=fields.boolean("fan_in_fan_out", False),
+        decomposed=fields.boolean("use_dora", False),
+    )
+
+
+def _number(fields: Fields, name: str, default: float) -> float:
+    value = fields.values.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise fields.wrong(name, "must be a number")
+    return float(value)
+
+
+def _patterns(fields: Fields) -> Mapping[str, float]:
+    for pattern in fields.values:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise fields.wrong(pattern, f"is no regular expression: {error}") from None
+    return {name: _number(fields, name, 0.0) for name in fields.values}
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One module's share of an adapter: low-rank factors by role ("lora_A", "lora_B", "lora_magnitude_vector", …)."""
+
+    parts: Mapping[str, TensorView]
+    scale: float
+    config: LoraConfig
+
+    def part(self, role: str) -> Float32 | None:
+        """One of the factors, in float32."""
+        view = self.parts.get(role)
+        return None if view is None else as_float32(view.data, view.dtype)
+
+    def weight(self, base: Float32) -> Float32:
+        """The merged weight, as the base's is stored."""
+        if "lora_embedding_A" in self.parts:
+            a, b = self._factors("lora_embedding_A", "lora_embedding_B")
+            return base + np.float32(self.scale) * (b @ a).T
+        rows = base.T if self.config.transposed else base
+        a, b = self._factors("lora_A", "lora_B")
+        merged = rows + np.float32(self.scale) * (b @ a)
+        magnitude = self.part("lora_magnitude_vector")
+        if magnitude is not None:
+            merged *= (magnitude.reshape(-1) / np.linalg.norm(merged, axis=1))[:, None]
+        return np.ascontiguousarray(merged.T if self.config.transposed else merged)
+
+    def bias(self, base: Float32) -> Float32:
+        """The merged bias: an adapter of `lora_bias` has one of its own behind its second factor."""
+        own = self.part("lora_B_bias")
+        return base if own is None else base + np.float32(self.scale) * own
+
+    def _factors(self, first: str, second: str) -> tuple[Float32, Float32]:
+        a, b = self.part(first), self.part(second)
+        assert a is not None
+        assert b is not None
+        return a, b
+
+
+class MergedView(TensorView):
+    """A tensor with an adapter's update, computed whenever it is read, so that one of them exists at a time."""
+
+    __slots__ = ("_base", "_bias", "_update")
+
+    def __init__(self, base: TensorView, update: Update, *, bias: bool) -> None:
+        for name, value in (
+            ("name", base.name),
+            ("dtype", "F32"),
+            ("shape", base.shape),
+            ("file", base.file),
+            ("_base", base),
+            ("_update", update),
+            ("_bias", bias),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def data(self) -> Any:
+        """The merged tensor, in float32."""
+        base = as_float32(self._base.data, self._base.dtype)  # type: ignore[attr-defined]
+        update: Update = self._update  # type: ignore[attr-defined]
+        return update.bias(base) if self._bias else update.weight(base)  # type: ignore[attr-defined]
+
+    def release(self) -> None:
+        """Gives the base tensor's pages back."""
+        self._base.release()  # type: ignore[attr-defined]
+
+
+def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
+    """A checkpoint's tensors with an adapter's updates.
+
+    Args:
+        tensors: the checkpoint's.
+        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        CheckpointError: the adapter is not usable, or changes what the checkpoint does not have.
+    """
+    config = read_lora_config(folder)
+    views = Tensors.open_file(folder / WEIGHTS)
+    merged = dict(tensors)
+    for module, parts in _by_module(views).items():
+        names = {ending: _stored(f"{module}.{ending}", tensors) for ending in ("weight", "bias")}
+        if any(role.startswith("lora_") for role in parts):
+            update = Update(parts, config.scale(module), config)
+            base = tensors.get(names["weight"] or "")
+            if base is None:
+                raise CheckpointError(
+                    f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
+                )
+            _check(update, module, base, views.source)
+            merged[base.name] = MergedView(base, update, bias=False)
+            if "lora_B_bias" in parts:
+                name = names["bias"]
+                if name is None:
+                    raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
+                merged[name] = MergedView(tensors[name], update, bias=True)
+        for ending, name in names.items():
+            if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
+                merged[name] = parts[ending]
+    return Tensors(tensors.source, merged)
+
+
+def _by_module(views: Tensors) -> dict[str, dict[str, TensorView]]:
+    modules: dict[str, dict[str, TensorView]] = {}
+    for name, view in views.items():
+        path = name.removeprefix(PREFIX).replace(".modules_to_save", "").replace(".base_layer", "")
+        match = re.fullmatch(
+            r"(.+?)\.(lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?:\.(weight|bias))?", path
+        )
+        if match:
+            module, role, ending = match.groups()
+            modules.setdefault(module, {})[f"{role}_bias" if ending == "bias" else role] = view
+        else:
+            module, _, ending = path.rpartition(".")
+            modules.setdefault(module, {})[ending] = view
+    return modules
+
+
+def _stored(name: str, tensors: Tensors) -> str | None:
+    """The name under which the checkpoint has a tensor of an adapter, which may name it from further out or in."""
+    if name in tensors:
+        return name
+    inner = name
+    while "." in inner:
+        inner = inner.split(".", 1)[1]
+        if inner in tensors:
+            return inner
+    return next((other for other in tensors if other.endswith(f".{name}")), None)
+
+
+def _check(update: Update, module: str, base: TensorView, source: Path) -> None:
+    embedding = "lora_embedding_A" in update.parts
+    first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+    for role in (first, second):
+        if role not in update.parts:
+            raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
+    out, inner = update.parts[second].shape[0], update.parts[first].shape[-1]
+    expected = (inner, out) if embedding or update.config.transposed else (out, inner)
+    if base.shape != expected or update.parts[second].shape[-1] != update.parts[first].shape[0]:
+        raise CheckpointError(
+            f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(base.shape)}."
+        )
+    if update.config.decomposed and not embedding and "lora_magnitude_vector" not in update.parts:
+        raise CheckpointError(f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true.")
