@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import tokenizers
     from typing_extensions import Unpack
 
+    from .plan import Plan
+
 PathLike = str | os.PathLike[str]
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -150,6 +152,16 @@ class Encoder:
     def get_sentence_embedding_dimension(self) -> int:
         """The older name of `get_embedding_dimension`."""
         return self.get_embedding_dimension()
+
+    def plan(self, tokens: int = 32768) -> Plan:
+        """How `encode_chunks` would run one document of so many tokens, and the memory at its peak; nothing runs.
+
+        Raises:
+            InputError: `tokens` is no count, or the encoder does not use the C++ executor.
+        """
+        from .plan import plan_document
+
+        return plan_document(self._pipeline, tokens, self._max_seq_length, self._dimension(None), self._pipeline.unit)
 
     # --- texts to vectors ----------------------------------------------------------------------------------------
 
