@@ -82,6 +82,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
         "tail": [_module(module) for module in recipe.tail],
         "prompts": dict(recipe.prompts),
         "default_prompt_name": recipe.default_prompt_name,
+        "separator": recipe.separator,
         "similarity": recipe.similarity_fn_name or "cosine",
     }
 
