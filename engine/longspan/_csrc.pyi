@@ -36,7 +36,16 @@ class Program:
     @property
     def isa(self) -> str: ...
     @property
-    def weight_bytes(self) -> int: ...
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights, in whole pages."""
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the arena as the runs so far have left it."""
+
+    def needed_bytes(self, packs: int, shared_packs: int, pack: int, shared: int, tile: int, threads: int) -> int:
+        """Bytes of the arena that `run_body` takes for so many packs, by the bytes of its three layouts."""
+
     def run_body(
         self,
         ids: _Int32,

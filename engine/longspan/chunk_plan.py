@@ -13,6 +13,7 @@ from .errors import InputError, InputTypeError
 from .pooling.precision import Precision
 from .text.chunkers import Chunker, Spans, by_spans, by_splitter, by_tokens, join_pieces
 from .text.inputs import check_text, check_texts
+from .text.separator import Separated, Separator
 
 WHERE = "documents"
 
@@ -23,7 +24,7 @@ class ChunkOptions(TypedDict, total=False):
     chunk_tokens: int | Sequence[int]
     spans: Spans | Sequence[Spans] | None
     splitter: Any
-    joiner: str
+    joiner: str | None
     chunk_overlap: int
     window_overlap: int | None
     prompt_name: str | None
@@ -44,12 +45,14 @@ class ChunkPlan:
         single: whether there was one, not a list of them.
         chunker: says what the chunks of each are.
         sizes: the levels by their size in tokens, where sizes were asked for.
+        separated: the documents as lists of chunks, if a special token stands between these.
     """
 
     texts: list[str]
     single: bool
     chunker: Chunker
     sizes: tuple[int, ...] = ()
+    separated: Separated | None = None
 
 
 def as_list(inputs: object, where: str = "inputs") -> tuple[list[str], bool]:
@@ -60,9 +63,18 @@ def as_list(inputs: object, where: str = "inputs") -> tuple[list[str], bool]:
 
 
 def plan_chunks(
-    documents: Any, chunk_tokens: Any, spans: Any, splitter: Any, joiner: str, chunk_overlap: Any
+    documents: Any,
+    chunk_tokens: Any,
+    spans: Any,
+    splitter: Any,
+    chunk_overlap: Any,
+    *,
+    joiner: str | None = None,
+    separator: Separator | None = None,
 ) -> ChunkPlan:
     """Check the arguments, and choose the chunker that they ask for.
+
+    Documents that are lists of chunks are joined by `joiner`; without one by the separator token, else by a space.
 
     Raises:
         InputError: an argument is not usable, or two of them say what the chunks are.
@@ -71,8 +83,10 @@ def plan_chunks(
     if sum(way is not None for way in (spans, splitter, pieces)) > 1:
         raise InputError("give the chunks one way: as spans, by a splitter, or as documents that are lists of chunks")
     if pieces is not None:
-        texts, places = join_pieces(pieces, check_text(joiner, "joiner"))
-        return ChunkPlan(texts, single=False, chunker=by_spans(places, WHERE))
+        between = " " if separator is None else separator.content
+        texts, places = join_pieces(pieces, between if joiner is None else check_text(joiner, "joiner"))
+        separated = None if joiner is not None or separator is None else Separated(separator, pieces)
+        return ChunkPlan(texts, single=False, chunker=by_spans(places, WHERE), separated=separated)
     texts, single = as_list(documents, WHERE)
     if spans is not None:
         spans = [spans] if single else spans

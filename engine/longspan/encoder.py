@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import tokenizers
     from typing_extensions import Unpack
 
+    from .plan import Plan
+
 PathLike = str | os.PathLike[str]
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -161,6 +163,16 @@ class Encoder:
         """The older name of `get_embedding_dimension`."""
         return self.get_embedding_dimension()
 
+    def plan(self, tokens: int = 32768) -> Plan:
+        """How `encode_chunks` would run one document of so many tokens, and the memory at its peak; nothing runs.
+
+        Raises:
+            InputError: `tokens` is no count, or the encoder does not use the C++ executor.
+        """
+        from .plan import plan_document
+
+        return plan_document(self._pipeline, tokens, self._max_seq_length, self._dimension(None), self._pipeline.unit)
+
     # --- texts to vectors ----------------------------------------------------------------------------------------
 
     def encode(
@@ -267,7 +279,7 @@ class Encoder:
         chunk_tokens: int | Sequence[int] = 256,
         spans: Spans | Sequence[Spans] | None = None,
         splitter: Any = None,
-        joiner: str = " ",
+        joiner: str | None = None,
         chunk_overlap: int = 0,
         window_overlap: int | None = None,
         prompt_name: str | None = None,
@@ -291,7 +303,8 @@ class Encoder:
                 They may overlap.
             splitter: a callable from a text to its pieces (strings, pairs of code points, or Chonkie's chunks), or an
                 object with `split_text` (LangChain's splitters).
-            joiner: what stands between the chunks of a document that is given as a list of chunks.
+            joiner: the text between the chunks of a document that is given as a list of chunks; by default the
+                checkpoint's separator token if it declares one, which belongs to no chunk, else a space.
             chunk_overlap: how many tokens a chunk repeats from the one before, at most; with `chunk_tokens`.
             window_overlap: tokens that neighbouring windows share where a document is longer than the model's maximum;
                 by default a quarter of a window. Each token counts in the window where it has most context.
@@ -305,7 +318,8 @@ class Encoder:
         Raises:
             InputError: a document, a span or an option is not usable; the message names it.
         """
-        plan = plan_chunks(documents, chunk_tokens, spans, splitter, joiner, chunk_overlap)
+        between = self._pipeline.separator
+        plan = plan_chunks(documents, chunk_tokens, spans, splitter, chunk_overlap, joiner=joiner, separator=between)
         if window_overlap is not None and not is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         options = self._options(
@@ -318,6 +332,7 @@ class Encoder:
             window_overlap=None if window_overlap is None else int(window_overlap),
             count_tokens=True,
             what="documents",
+            separated=plan.separated,
         )
         results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
@@ -369,7 +384,7 @@ class Encoder:
         )
         if not chunked:
             return stream_texts(self._pipeline, texts, options)
-        plan = plan_chunks([], 256 if chunk_tokens is None else chunk_tokens, None, splitter, " ", chunk_overlap)
+        plan = plan_chunks([], 256 if chunk_tokens is None else chunk_tokens, None, splitter, chunk_overlap)
         return stream_chunks(self._pipeline, texts, options, plan.chunker)
 
     # --- calibration ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from .results import Chunks, DocumentEmbedding, Usage
 from .text.chunkers import Chunker
 from .text.chunks import Chunk
 from .text.packing import Document, PackedTexts
+from .text.separator import Separated
 
 LongText = Literal["window", "truncate", "error"]
 
@@ -46,6 +47,7 @@ class Options:
         count_tokens: whether the length of a text that is cut is of interest.
         show_progress: as in `Progress`.
         what: how the caller names the inputs, for messages.
+        separated: the texts as lists of chunks with a special token between them, where they are given so.
     """
 
     prompt: str
@@ -59,6 +61,7 @@ class Options:
     count_tokens: bool = False
     show_progress: bool | None = None
     what: str = "inputs"
+    separated: Separated | None = None
 
 
 def check_long_text(value: str) -> LongText:
@@ -136,7 +139,11 @@ def slices(pipeline: Pipeline, texts: Iterable[str], options: Options, *, offset
 def _slice(pipeline: Pipeline, start: int, group: list[str], options: Options, offsets: bool) -> Slice:
     # One token more than fits shows that a text is cut; how many there are is counted only for those who ask.
     limit = options.max_seq_length + 1 if options.long_text == "truncate" and not options.count_tokens else None
-    tokens = pipeline.tokenize(group, options.prompt, offsets=offsets, limit=limit)
+    if options.separated is None:
+        tokens = pipeline.tokenize(group, options.prompt, offsets=offsets, limit=limit)
+    else:
+        mine = options.separated.documents[start : start + len(group)]
+        tokens = pipeline.tokenize_separated(Separated(options.separated.separator, mine), options.prompt)
     _check_ids(pipeline, tokens, start, options)
     documents = [_document(pipeline, item, start + i, options) for i, item in enumerate(tokens)]
     return Slice(start, group, tokens, documents, pipeline.pack(documents))

@@ -26,6 +26,7 @@ from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_widt
 from .program.instructions import Embed, Weight
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
+from .text.separator import Separated, Separator, separate
 from .text.tokenizer import Tokenizer, Tokens
 from .text.windows import split_windows
 
@@ -83,6 +84,7 @@ class Pipeline:
             self.body, tensors = _weighted(self.body, tensors, self.recipe.layer_pooling)
         self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
         _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
+        self.separator = _separator(self.recipe, self.tokenizer, self.vocabulary)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
         program = self.body.pooled([mode.pool for mode in self.modes])
         self.executor = make_executor(program, bind(program, tensors, self.body.prefixes, self.body.renamed))
@@ -128,6 +130,18 @@ class Pipeline:
             return [PromptedTokens(nothing, tokens.ids, tokens.starts, tokens.ends) for tokens in plain]
         whole = self._encode([prompt + text for text in texts], limit, offsets=True)
         return [_behind_prompt(tokens, prompt, text) for tokens, text in zip(whole, texts, strict=True)]
+
+    def tokenize_separated(self, given: Separated, prompt: str) -> list[PromptedTokens]:
+        """Tokens of documents that are lists of chunks: prompt and first chunk as one string, then each one alone."""
+        heads = self.tokenize([pieces[0] if pieces else "" for pieces in given.documents], prompt, offsets=True)
+        others = iter(self.tokenizer.encode([text for pieces in given.documents for text in pieces[1:]], offsets=True))
+        documents = []
+        for head, pieces in zip(heads, given.documents, strict=True):
+            first = Tokens(head.ids, head.starts, head.ends)
+            parts = [first, *(next(others) for _ in pieces[1:])]
+            whole = separate(parts, [len(text) for text in pieces] or [0], given.separator)
+            documents.append(PromptedTokens(head.prompt, whole.ids, whole.starts, whole.ends))
+        return documents
 
     def _encode(self, texts: Sequence[str], limit: int | None, *, offsets: bool) -> list[Tokens]:
         if limit is None:
@@ -197,6 +211,18 @@ def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:
                 f"{folder}: the tokenizer puts the token id {token} around texts, but the checkpoint embeds {known} "
                 "ids only; it holds another model's tokenizer."
             )
+
+
+def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | None:
+    """The token between chunks that the checkpoint declares."""
+    if recipe.separator is None:
+        return None
+    token = tokenizer.raw.token_to_id(recipe.separator)
+    if token is None or token >= known:
+        raise CheckpointError(
+            f"{recipe.transformer}: the separator token {recipe.separator!r} is not in the vocabulary."
+        )
+    return Separator(recipe.separator, token)
 
 
 def _behind_prompt(tokens: Tokens, prompt: str, text: str) -> PromptedTokens:

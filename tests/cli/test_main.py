@@ -16,7 +16,7 @@ import pytest
 import longspan as package
 
 Run = Callable[..., Any]
-COMMANDS = ("embed", "search", "info", "verify")
+COMMANDS = ("embed", "search", "info", "verify", "plan")
 
 
 def script(source: str, *arguments: object) -> subprocess.Popen[str]:
@@ -51,7 +51,7 @@ def test_version(longspan: Run) -> None:
         (("search", "a.txt", "q", "--model", "m", "--top", "x"), "'x' is no integer of at least 1"),
         (("info",), "required: MODEL"),
         (("info", "./absent"), "absent does not exist"),
-        (("plan", "m"), "invalid choice: 'plan'"),
+        (("serve", "m"), "invalid choice: 'serve'"),
     ],
 )
 def test_bad_arguments(longspan: Run, arguments: tuple[str, ...], message: str) -> None:

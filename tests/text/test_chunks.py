@@ -110,6 +110,24 @@ def test_spans_own_what_lies_inside(document: tuple[str, Int64, Int64], spans: l
             assert chunk_by_spans(text, starts, ends, [span]) == [Chunk(*span, inside[0], inside[-1] + 1)]
 
 
+@given(documents(), st.integers(1, 12), st.data())
+def test_overlapping_chunks_repeat_no_more_than_that(
+    document: tuple[str, Int64, Int64], size: int, data: st.DataObject
+) -> None:
+    text, starts, ends = document
+    overlap = data.draw(st.integers(0, size - 1))
+    chunks = chunk_by_tokens(text, starts, ends, size, overlap)
+    together = tokens_per_place(*document)
+    assert [chunk.last for chunk in chunks] == sorted({chunk.last for chunk in chunks})
+    assert sorted({i for chunk in chunks for i in range(chunk.first, chunk.last)}) == list(range(len(starts)))
+    assert all(chunk.last - chunk.first <= max(size, together + overlap) for chunk in chunks)
+    for before, after in pairwise(chunks):
+        assert 0 <= before.last - after.first <= overlap
+        assert before.first < after.first or overlap  # a chunk may repeat all of the one before it
+    if overlap == 0:
+        assert chunks == chunk_by_tokens(text, starts, ends, size)
+
+
 def test_preferences() -> None:
     assert pieces("a b c d. e f.\n\ng h i j k l m n o p", 10) == ["a b c d. e f.", "g h i j k l m n o p"]
     assert pieces("a b c d. E f\ng h i j k l m n o p q r", 10)[0] == "a b c d."

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.errors import InputError
-from longspan.text.windows import Window, split_windows
+from longspan.text.windows import Window, count_windows, split_windows
 
 
 @st.composite
@@ -38,6 +38,7 @@ def test_windows_are_full_few_and_overlap(case: tuple[int, int, int]) -> None:
     reach = capacity + (len(windows) - 2) * (capacity - overlap)
     assert len(windows) == 1 or reach < tokens
     assert (len(windows) == 1) == (tokens <= capacity)
+    assert count_windows(*case) == len(windows)
 
 
 @given(cases())

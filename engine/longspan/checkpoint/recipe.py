@@ -26,6 +26,7 @@ from .modules import (
     read_pooling,
     require_folder,
 )
+from .separator import read_separator
 from .transformer import TransformerModule, read_transformer
 
 __all__ = [
@@ -70,6 +71,7 @@ class Recipe:
         default_prompt_name: one of their names, or "query" or "document", which every model has.
         similarity_fn_name: None where the file does not say.
         truncate_dim: the vector is cut to this length after the tail; None leaves it whole.
+        separator: the token that stands between the chunks of a document; None where they are joined as text.
     """
 
     transformer: Path
@@ -83,6 +85,7 @@ class Recipe:
     default_prompt_name: str | None = None
     similarity_fn_name: SimilarityName | None = None
     truncate_dim: int | None = None
+    separator: str | None = None
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -117,6 +120,7 @@ def read_recipe(folder: Path) -> Recipe:
         default_prompt_name=_default_prompt(options, dict(prompts)),
         similarity_fn_name=_similarity(options),
         truncate_dim=options.integer("truncate_dim"),
+        separator=read_separator(transformer.folder),
     )
 
 
@@ -134,7 +138,12 @@ def _plain(folder: Path) -> Recipe:
         causal = config.boolean("is_causal", True)
     elif causal:  # sentence-transformers takes null for False
         causal = False
-    return Recipe(transformer.folder, transformer.max_seq_length, pooling=("lasttoken",) if causal else ("mean",))
+    return Recipe(
+        transformer.folder,
+        transformer.max_seq_length,
+        pooling=("lasttoken",) if causal else ("mean",),
+        separator=read_separator(folder),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The command line: `longspan embed | search | info | verify`."""
+"""The command line: `longspan embed | search | info | verify | plan`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .options import add_fields, add_model, positive, sizes
+from .options import add_command, add_fields, add_model, positive, sizes
 from .terminal import counted, note
 
 if TYPE_CHECKING:
@@ -52,14 +52,7 @@ examples:
 
 def add_parser(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "embed",
-        help="files to vectors",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "embed", run, "files to vectors", DESCRIPTION, EXAMPLES)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file, a folder, or - for standard input")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="where the vectors go")
     parser.add_argument("--format", choices=("npz", "jsonl", "parquet"), help="default: by the output's suffix")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_threads
+from .options import add_command, add_json, add_model
 from .terminal import fields, show, show_json
 
 if TYPE_CHECKING:
@@ -35,18 +35,10 @@ RUNS: Mapping[str, str] = {
 
 def add_parser(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "info",
-        help="what a model is, and what runs it here",
-        description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("model", metavar="MODEL", help="a model folder, or a Hugging Face hub id")
-    add_threads(parser)
+    parser = add_command(commands, "info", run, "what a model is, and what runs it here", DESCRIPTION, EXAMPLE)
+    add_model(parser, option=False)
     parser.add_argument("--program", action="store_true", help="also print the programs, instruction by instruction")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,6 +82,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
         "tail": [_module(module) for module in recipe.tail],
         "prompts": dict(recipe.prompts),
         "default_prompt_name": recipe.default_prompt_name,
+        "separator": recipe.separator,
         "similarity": recipe.similarity_fn_name or "cosine",
     }
 

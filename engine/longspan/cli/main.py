@@ -14,10 +14,10 @@ from typing import NoReturn, TextIO
 
 from .. import __version__
 from ..errors import LongspanError
-from . import embed, info, search, verify
+from . import embed, info, plan, search, verify
 from .terminal import one_line
 
-COMMANDS = (embed, search, info, verify)
+COMMANDS = (embed, search, info, verify, plan)
 MENDABLE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Returns:
-        0; 1 where `verify` finds a difference; 2 for an error that the user can mend; 130 after Ctrl-C; 141 where the
-        reader of the output went away.
+        0; 1 where `verify` finds a difference or a plan does not fit; 2 for an error that the user can mend; 130 after
+        Ctrl-C; 141 where the reader of the output went away.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning

@@ -1,8 +1,28 @@
-"""Argument types and options that several commands share."""
+"""Commands, argument types and options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ..byte_sizes import parse_size
+from ..errors import InputError
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command to argparse's subparsers: its name, what runs it, a short text, a long one and an example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=description,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def positive(text: str) -> int:
@@ -24,15 +44,27 @@ def sizes(text: str) -> list[int]:
     return values
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """--model and --threads."""
-    parser.add_argument("--model", required=True, metavar="MODEL", help="a model folder, or a Hugging Face hub id")
-    add_threads(parser)
+def memory_size(text: str) -> int:
+    """Bytes, of "350 MB", "2GiB" or a plain number of them."""
+    try:
+        return parse_size(int(text) if text.isdecimal() else text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """--threads."""
+def add_model(parser: argparse.ArgumentParser, *, option: bool = True) -> None:
+    """--model or MODEL, and --threads."""
+    text = "a model folder, or a Hugging Face hub id"
+    if option:
+        parser.add_argument("--model", required=True, metavar="MODEL", help=text)
+    else:
+        parser.add_argument("model", metavar="MODEL", help=text)
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one per physical core)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .options import add_fields, add_model, positive
+from .options import add_command, add_fields, add_json, add_model, positive
 from .terminal import one_line, show, show_json
 
 if TYPE_CHECKING:
@@ -38,14 +38,7 @@ class Passage:
 
 def add_parser(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "search",
-        help="the passages of files that answer a question",
-        description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "search", run, "the passages of files that answer a question", DESCRIPTION, EXAMPLE)
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - for standard input")
     parser.add_argument("question", metavar="QUESTION")
     add_model(parser)
@@ -54,7 +47,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="how many passages (default: 5)")
     add_fields(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

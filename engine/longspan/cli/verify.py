@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .options import add_threads
+from .options import add_command, add_json, add_model
 from .terminal import fields, show, show_json
 
 if TYPE_CHECKING:
@@ -28,16 +28,10 @@ EXAMPLE = "example:\n  longspan verify sentence-transformers/all-MiniLM-L6-v2 --
 
 def add_parser(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "verify",
-        help="compare with sentence-transformers or transformers",
-        description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands, "verify", run, "compare with sentence-transformers or transformers", DESCRIPTION, EXAMPLE
     )
-    parser.set_defaults(run=run)
-    parser.add_argument("model", metavar="MODEL", help="a model folder, or a Hugging Face hub id")
-    add_threads(parser)
+    add_model(parser, option=False)
     parser.add_argument("--texts", type=Path, metavar="FILE", help="a text per line (default: built-in texts)")
     parser.add_argument(
         "--reference",
@@ -45,7 +39,7 @@ def add_parser(commands: Any) -> None:
         default="sentence-transformers",
         help="transformers: its forward pass, and the checkpoint's pooling (default: sentence-transformers)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

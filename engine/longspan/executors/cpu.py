@@ -18,6 +18,7 @@ from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instructi
 from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
+from .footprint import Footprint, tables_of
 from .schedule import Schedule, make_packs
 from .threads import default_threads
 
@@ -63,6 +64,7 @@ class CpuExecutor:
         self._isa = isa if isa is not None else os.environ.get("LONGSPAN_ISA", "")
         self._body = body
         self._program = _bind(body, tensors, self._isa, output=None)
+        self._tables = tuple(tables_of(body, tensors))
         self._layouts: dict[int, Layout] = {}
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
@@ -125,13 +127,7 @@ class CpuExecutor:
         batch_partials: tuple[Partials, ...],
     ) -> Float32:
         """Turn partials into vectors: float32 [N, width of the tail's output]."""
-        known = self._tails.get(tail)
-        if known is None:
-            program = _bind(tail, tensors, self._isa, output=tail.outputs[0])
-            layout = _layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
-            known = program, layout
-            self._tails = dict([*self._tails.items(), (tail, known)][-TAILS:])
-        program, layout = known
+        program, layout = self._bound_tail(tail, tensors)
         return program.run_tail(
             data=list(partials),
             partials=[_arrays(item) for item in batch_partials],
@@ -139,6 +135,39 @@ class CpuExecutor:
             layout=layout,
             threads=self.threads,
         )
+
+    def footprint(self, cu_seqlens: Int64, tail: Program, tensors: Mapping[str, TensorView]) -> Footprint:
+        """What `run_body` takes for a batch of these segments, and the tail after it; nothing runs."""
+        tail_program, tail_layout = self._bound_tail(tail, tensors)
+        packs = make_packs(cu_seqlens, self.threads)
+        own, shared = packs.largest(cu_seqlens)
+        arena = self._program.needed_bytes(
+            packs=len(packs.order),
+            shared_packs=packs.shared,
+            pack=self._token_layout(own)[1],
+            shared=self._token_layout(shared)[1],
+            tile=self._tile[1],
+            threads=self.threads,
+        )
+        return Footprint(
+            tier=self.isa,
+            threads=self.threads,
+            schedule="packs" if not packs.shared else "shared" if packs.shared == len(packs.order) else "both",
+            pack_tokens=max(own, shared),
+            weights=sum(program.weight_bytes for program in (self._program, tail_program)),
+            arena=arena + self.threads * tail_layout[1],
+            arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
+            tables=self._tables,
+        )
+
+    def _bound_tail(self, tail: Program, tensors: Mapping[str, TensorView]) -> tuple[_csrc.Program, Layout]:
+        known = self._tails.get(tail)
+        if known is None:
+            program = _bind(tail, tensors, self._isa, output=tail.outputs[0])
+            layout = _layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
+            known = program, layout
+            self._tails = dict([*self._tails.items(), (tail, known)][-TAILS:])
+        return known
 
     def _token_layout(self, tokens: int) -> Layout:
         rows = -(-tokens // 64) * 64

@@ -33,10 +33,7 @@ def split_windows(tokens: int, capacity: int, overlap: int) -> tuple[Window, ...
     Raises:
         InputError: `capacity` is below 1, or `overlap` is not in [0, capacity).
     """
-    if capacity < 1:
-        raise InputError(f"a window holds {capacity} tokens of the text, expected at least 1")
-    if not 0 <= overlap < capacity:
-        raise InputError(f"the window overlap is {overlap}, expected 0 to {capacity - 1} (a window holds {capacity})")
+    _check(capacity, overlap)
     if tokens <= capacity:
         return (Window(0, tokens, 0, tokens),)
     starts = [*range(0, tokens - capacity, capacity - overlap), tokens - capacity]
@@ -46,3 +43,16 @@ def split_windows(tokens: int, capacity: int, overlap: int) -> tuple[Window, ...
         Window(start, start + capacity, first, last)
         for start, (first, last) in zip(starts, pairwise(bounds), strict=True)
     )
+
+
+def count_windows(tokens: int, capacity: int, overlap: int) -> int:
+    """How many windows `split_windows` makes, without making them; raises as it does."""
+    _check(capacity, overlap)
+    return 1 + len(range(0, tokens - capacity, capacity - overlap))
+
+
+def _check(capacity: int, overlap: int) -> None:
+    if capacity < 1:
+        raise InputError(f"a window holds {capacity} tokens of the text, expected at least 1")
+    if not 0 <= overlap < capacity:
+        raise InputError(f"the window overlap is {overlap}, expected 0 to {capacity - 1} (a window holds {capacity})")

@@ -1,0 +1,67 @@
+"""What an executor holds in memory, and what a batch will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..checkpoint.tensors import TensorView
+from ..program.instructions import Embed
+from ..program.program import Program
+
+TableKind = Literal["tokens", "positions", "types"]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An embedding table that stays in the mapped file.
+
+    Attributes:
+        kind: what its rows stand for.
+        rows, row_bytes: its size.
+        file: where it lies.
+    """
+
+    kind: TableKind
+    rows: int
+    row_bytes: int
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Sizes in bytes, and the choices behind them.
+
+    Attributes:
+        tier: of instructions.
+        threads: how many work.
+        schedule: "packs" where each thread runs packs of its own, "shared" where all run one together, or "both".
+        pack_tokens: the most tokens of a pack.
+        weights: packed ones of the body and the tail, in memory now.
+        arena: what the batch needs.
+        arena_now: what earlier batches have left.
+        tables: the embedding tables.
+    """
+
+    tier: str
+    threads: int
+    schedule: Literal["packs", "shared", "both"]
+    pack_tokens: int
+    weights: int
+    arena: int
+    arena_now: int
+    tables: tuple[Table, ...]
+
+
+def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[Table]:
+    """The tables of a program's `embed` instructions."""
+    kinds: tuple[TableKind, ...] = ("tokens", "positions", "types")
+    for step in program.instructions:
+        if isinstance(step, Embed):
+            for kind in kinds:
+                weight = getattr(step, kind)
+                if weight is not None:
+                    view = tensors[weight.names[0]]
+                    yield Table(kind, view.shape[0], view.data.nbytes // view.shape[0], view.file)

@@ -1,0 +1,197 @@
+"""How one long document will be run and what memory that takes, before anything runs.
+
+`make_plan` is a pure function of sizes; `plan_document` collects these from a pipeline and from the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .byte_sizes import in_mib, parse_size
+from .checks import is_count
+from .errors import InputError
+from .executors.cpu import CpuExecutor
+from .executors.footprint import Footprint, Table
+from .pipeline import Pipeline
+from .process_memory import ProcessMemory, measure
+from .text.windows import count_windows
+
+MOST_TOKENS = (1 << 31) - 1
+CHUNK_TOKENS = 256
+
+# Measured on contracts, abstracts and manuals, with documents up to two million tokens.
+_DISTINCT, _GROWTH = 2.5, 0.7  # Heaps' law: n tokens of prose have about 2.5 n^0.7 different ones
+_FAULT = 1 << 16  # bytes of a mapped file that come into memory with one row
+_FIRST_CALL = 2 << 20  # caches, stacks of threads
+_SLICE, _SLICE_CHARACTER = 1 << 17, 40  # characters that are tokenised at a time, bytes for each
+_CHARACTERS = 4.5  # of a token
+_TOKEN = 150  # bytes of a token at the worst moment: its text, ids, offsets, places, ranks of boundaries
+_CHUNK = 1200  # bytes of a chunk's Python objects
+
+# The choice of a schedule looks at neighbours and at balance: with so many windows, more change nothing.
+_WINDOWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A share of the memory, in bytes."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `encode_chunks` of one document will do and take.
+
+    Attributes:
+        tokens: the document's length.
+        windows: what it is cut into.
+        window_tokens: tokens of the longest, specials included.
+        schedule: "packs" where each thread runs windows of its own, "shared" where all run one together, or "both".
+        pack_tokens: the most tokens that go through the model at a time, for each thread or for all.
+        threads: how many work.
+        tier: of instructions.
+        parts: what the peak is made of.
+        reached: the peak of this process so far.
+    """
+
+    tokens: int
+    windows: int
+    window_tokens: int
+    schedule: Literal["packs", "shared", "both"]
+    pack_tokens: int
+    threads: int
+    tier: str
+    parts: tuple[Part, ...]
+    reached: int
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that the process will have resident."""
+        return max(self.reached, sum(part.bytes for part in self.parts))
+
+    @property
+    def largest(self) -> Part:
+        """The part that takes most."""
+        return max(self.parts, key=lambda part: part.bytes)
+
+    def fits(self, memory: int | str) -> bool:
+        """Whether the peak is at most so many bytes, or a size such as "2GiB".
+
+        Raises:
+            InputError: it is no size.
+        """
+        return self.peak <= parse_size(memory)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        who = {"packs": "of each thread's own", "shared": "that all threads share", "both": "shared or a thread's own"}
+        windows = "1 window" if self.windows == 1 else f"{self.windows:,} windows"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        yield f"a document of {self.tokens:,} tokens in {windows} of at most {self.window_tokens:,}"
+        yield f"{threads} (tier {self.tier}), packs of at most {self.pack_tokens:,} tokens {who[self.schedule]}"
+        yield ""
+        rows = [(part.name, in_mib(part.bytes)) for part in self.parts]
+        if self.reached == self.peak:
+            rows.append(("(reached already)", in_mib(self.reached)))
+        rows.append(("peak", in_mib(self.peak)))
+        names, sizes = (max(map(len, column)) for column in zip(*rows, strict=True))
+        yield from (f"{name.ljust(names)}  {size.rjust(sizes)} MiB" for name, size in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a plan is made of besides the process and the executor.
+
+    Attributes:
+        tokens: of the document.
+        windows, window_tokens: how the model sees it, specials included.
+        width: of a partial, over all poolings.
+        dimension: of a vector.
+    """
+
+    tokens: int
+    windows: int
+    window_tokens: int
+    width: int
+    dimension: int
+
+
+def plan_document(pipeline: Pipeline, tokens: int, max_seq_length: int, dimension: int, unit: bool) -> Plan:
+    """The plan of `encode_chunks` for a document of so many tokens, without a prompt, on an idle encoder.
+
+    Raises:
+        InputError: `tokens` is no count, or the encoder does not run on the C++ executor.
+    """
+    if not is_count(tokens, 1) or int(tokens) > MOST_TOKENS:
+        raise InputError(f"tokens is {tokens!r}, expected an integer from 1 to {MOST_TOKENS}")
+    executor = pipeline.executor
+    if not isinstance(executor, CpuExecutor):
+        raise InputError("a plan needs the C++ executor: device='cpu' and no backend")
+    count = int(tokens)
+    capacity = pipeline.capacity(0, max_seq_length)
+    windows = count_windows(count, capacity, capacity // 4)
+    longest = min(count, capacity) + max_seq_length - capacity
+    segments = np.arange(min(windows, _WINDOWS) + 1, dtype=np.int64) * longest
+    footprint = executor.footprint(segments, pipeline.tail(dimension, unit), pipeline.tail_tensors)
+    width = pipeline.body.output.width * len(pipeline.modes)
+    process = measure({table.file for table in footprint.tables})
+    return make_plan(Sizes(count, windows, longest, width, dimension), footprint, process)
+
+
+def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory) -> Plan:
+    """The plan by sizes alone."""
+    ours = footprint.weights + footprint.arena_now + process.mapped
+    parts = (
+        Part("process, libraries, tokenizer", max(process.resident - ours, 0)),
+        Part("packed weights", footprint.weights),
+        Part("embedding tables in the file", max(_touched(footprint.tables, sizes), process.mapped)),
+        Part("arena", max(footprint.arena, footprint.arena_now)),
+        Part("text and tokens", _text_bytes(sizes.tokens)),
+        Part("partials and vectors", _result_bytes(sizes)),
+    )
+    return Plan(
+        tokens=sizes.tokens,
+        windows=sizes.windows,
+        window_tokens=sizes.window_tokens,
+        schedule=footprint.schedule,
+        pack_tokens=footprint.pack_tokens,
+        threads=footprint.threads,
+        tier=footprint.tier,
+        parts=parts,
+        reached=process.peak,
+    )
+
+
+def _touched(tables: Iterable[Table], sizes: Sizes) -> int:
+    """Bytes of the tables that come into memory: a block for every row that a document of prose is likely to use."""
+    total = 0
+    for table in tables:
+        size = table.rows * table.row_bytes
+        if table.kind == "tokens":
+            rows = min(_DISTINCT * sizes.tokens**_GROWTH, sizes.tokens, table.rows)
+            blocks = max(size / _FAULT, 1)
+            total += int(size * -math.expm1(-rows * (1 + table.row_bytes / _FAULT) / blocks))
+        else:
+            rows = sizes.window_tokens if table.kind == "positions" else 1
+            total += min(size, rows * table.row_bytes + _FAULT)
+    return total
+
+
+def _text_bytes(tokens: int) -> int:
+    return _FIRST_CALL + int(min(tokens * _CHARACTERS, _SLICE) * _SLICE_CHARACTER) + tokens * _TOKEN
+
+
+def _result_bytes(sizes: Sizes) -> int:
+    """Partials of the document, of its chunks and of those that cross windows, then the vectors."""
+    chunks = math.ceil(sizes.tokens / (0.75 * CHUNK_TOKENS))  # they end at sentences, so most are not full
+    partials = 2 * sizes.windows + chunks
+    return partials * (sizes.width * 4 + 48) + (chunks + 1) * sizes.dimension * 4 + chunks * _CHUNK
