@@ -17,7 +17,7 @@ from .checkpoint.tensors import Tensors
 from .errors import CheckpointError, InputError
 from .executors.choice import MakeExecutor
 from .models import build_body
-from .models.binding import bind
+from .models.binding import bind, check_surplus
 from .models.config import ModelConfig
 from .models.family import Body
 from .models.layers import LayerChoice, choose_layers, weighted_layers
@@ -79,6 +79,8 @@ class Pipeline:
         if changes.adapter is not None:
             tensors = with_adapter(tensors, changes.adapter)
         whole = build_body(ModelConfig(config_file, read_json(config_file), tensors.keys()))
+        program = whole.pooled([])
+        check_surplus(program, tensors, bind(program, tensors, whole.prefixes, whole.renamed))
         self.body: Body = choose_layers(whole, changes.layers)
         if self.recipe.layer_pooling is not None:
             self.body, tensors = _weighted(self.body, tensors, self.recipe.layer_pooling)

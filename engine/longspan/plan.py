@@ -155,6 +155,7 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory) -> Pla
         Part("packed weights", footprint.weights),
         Part("embedding tables in the file", max(_touched(footprint.tables, sizes), process.mapped)),
         Part("arena", max(footprint.arena, footprint.arena_now)),
+        *([Part("rotary positions", footprint.ropes)] if footprint.ropes else []),
         Part("text and tokens", _text_bytes(sizes.tokens)),
         Part("partials and vectors", _result_bytes(sizes)),
     )

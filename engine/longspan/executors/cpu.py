@@ -155,6 +155,7 @@ class CpuExecutor:
             schedule="packs" if not packs.shared else "shared" if packs.shared == len(packs.order) else "both",
             pack_tokens=max(own, shared),
             weights=sum(program.weight_bytes for program in (self._program, tail_program)),
+            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self._body.ropes),
             arena=arena + self.threads * tail_layout[1],
             arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
             tables=self._tables,

@@ -40,6 +40,7 @@ class Footprint:
         schedule: "packs" where each thread runs packs of its own, "shared" where all run one together, or "both".
         pack_tokens: the most tokens of a pack.
         weights: packed ones of the body and the tail, in memory now.
+        ropes: sines and cosines of rotary positions.
         arena: what the batch needs.
         arena_now: what earlier batches have left.
         tables: the embedding tables.
@@ -50,6 +51,7 @@ class Footprint:
     schedule: Literal["packs", "shared", "both"]
     pack_tokens: int
     weights: int
+    ropes: int
     arena: int
     arena_now: int
     tables: tuple[Table, ...]

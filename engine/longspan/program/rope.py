@@ -113,6 +113,12 @@ class RopeTables:
     def __init__(self) -> None:
         self._values: dict[Frequencies, Float32] = {}
 
+    @staticmethod
+    def bytes_of(rope: Rope, lengths: Int64) -> int:
+        """The bytes of the values for segments of these lengths."""
+        kinds = {rope.of_length(length) for length in np.unique(lengths).tolist()} if rope.long else {rope.usual}
+        return len(kinds) * int(lengths.max(initial=0)) * rope.size * 4
+
     def of_batch(self, rope: Rope, positions: Int32, cu_seqlens: Int64) -> RopeTable:
         """The table of a batch of T tokens at `positions` [T], in segments of `cu_seqlens`."""
         reach = int(positions.max(initial=-1)) + 1
