@@ -14,8 +14,9 @@ import tokenizers
 
 from ..batch import Int32
 from ..errors import CheckpointError
+from .conversion import convert_tokenizer
 from .pieces import Cutter, make_cutter
-from .vocabulary import build_wordpiece, follow_config
+from .vocabulary import build_wordpiece, follow_config, is_wordpiece
 
 _LONGEST_WHOLE = 1 << 16  # code points; longer texts are cut
 _PIECE = 1 << 14  # code points of a piece: small enough that both memory and threads are well used
@@ -65,7 +66,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path, *, lower_case: bool = False) -> Tokenizer:
-        """Reads `tokenizer.json`, or for BERT's relatives `vocab.txt` and `tokenizer_config.json`.
+        """Reads `tokenizer.json`, or for BERT's relatives `vocab.txt`; others are converted by transformers.
 
         Args:
             folder: the folder that holds these files.
@@ -73,12 +74,15 @@ class Tokenizer:
                 `do_lower_case`). Offsets stay those of the given text.
 
         Raises:
-            CheckpointNotFoundError: there is neither file.
+            CheckpointNotFoundError: there is no such file.
             CheckpointError: a file is not usable; the message names it.
         """
         path = folder / "tokenizer.json"
-        if not path.exists():
+        if not path.exists() and is_wordpiece(folder):
             path, spec = folder / "vocab.txt", build_wordpiece(folder)
+        elif not path.exists():
+            path, converted = convert_tokenizer(folder)
+            spec = json.loads(converted)
         elif not lower_case:
             raw = _parse(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
             follow_config(raw, folder)

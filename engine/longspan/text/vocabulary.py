@@ -8,8 +8,9 @@ from typing import Any
 
 import tokenizers
 from tokenizers.normalizers import BertNormalizer
+from tokenizers.processors import TemplateProcessing
 
-from ..errors import CheckpointError, CheckpointNotFoundError
+from ..errors import CheckpointError
 
 _ARCHITECTURES = ("", "bert", "distilbert", "electra", "mobilebert", "convbert", "layoutlm", "nomic_bert", "funnel")
 _CLASSES = tuple(
@@ -19,21 +20,25 @@ _CLASSES = tuple(
 )
 
 
+def is_wordpiece(folder: Path) -> bool:
+    """Whether the folder holds a `vocab.txt` of BERT's kind; Japanese BERT's words are cut by a dictionary."""
+    if not (folder / "vocab.txt").exists():
+        return False
+    config = _read_config(folder / "tokenizer_config.json")
+    kind = config.get("tokenizer_class")
+    if kind is None:
+        return _read_config(folder / "config.json").get("model_type", "") in _ARCHITECTURES
+    return kind in _CLASSES and config.get("word_tokenizer_type", "basic") == "basic"
+
+
 def build_wordpiece(folder: Path) -> dict[str, Any]:
     """BERT's tokenizer from `vocab.txt` and the options in `tokenizer_config.json`, as a tokenizer.json.
 
     Raises:
-        CheckpointNotFoundError: the folder has no `vocab.txt`.
-        CheckpointError: the vocabulary is not BERT's, or lacks a special token; the message names it.
+        CheckpointError: the vocabulary lacks a special token; the message names it.
     """
     path = folder / "vocab.txt"
-    if not path.exists():
-        raise CheckpointNotFoundError(
-            f"{folder} has no tokenizer.json (nor a vocab.txt of BERT's kind); "
-            "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
-        )
     config = _read_config(folder / "tokenizer_config.json")
-    _check_kind(folder, config)
     vocabulary = {token: index for index, token in enumerate(_read_lines(path))}
     names = ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token")
     defaults = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
@@ -71,19 +76,6 @@ def build_wordpiece(folder: Path) -> dict[str, Any]:
     }
 
 
-def _check_kind(folder: Path, config: dict[str, Any]) -> None:
-    """Refuses a vocab.txt that other programs read differently (Japanese BERT cuts words with a dictionary)."""
-    kind = config.get("tokenizer_class")
-    if kind is None:
-        model = _read_config(folder / "config.json").get("model_type", "")
-        if model not in _ARCHITECTURES:
-            raise CheckpointError(
-                f"{folder} has no tokenizer.json, and the vocab.txt of a {model!r} model is not BERT's"
-            )
-    elif kind not in _CLASSES or config.get("word_tokenizer_type", "basic") != "basic":
-        raise CheckpointError(f"{folder} has no tokenizer.json, and the vocab.txt of a {kind} is not BERT's")
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
@@ -117,14 +109,42 @@ def _special(index: int, content: str) -> dict[str, Any]:
 
 
 def follow_config(raw: tokenizers.Tokenizer, folder: Path) -> None:
-    """Let the options of `tokenizer_config.json` outweigh a BERT tokenizer.json's own, as transformers does.
+    """Let the options of `tokenizer_config.json` outweigh the tokenizer.json's own.
 
-    Does nothing for tokenizers of other classes, and where there is no `tokenizer_config.json`.
+    `add_bos_token` and `add_eos_token` put these tokens around a text where the tokenizer.json does not: models that
+    pool the last token were trained with it. For BERT's tokenizers the options of the normalisation count, as in
+    transformers. Does nothing where there is no `tokenizer_config.json`.
     """
     path = folder / "tokenizer_config.json"
     config = _read_config(path)
-    if config.get("tokenizer_class") not in _CLASSES or not isinstance(raw.normalizer, BertNormalizer):
+    _force_specials(raw, config, path)
+    if config.get("tokenizer_class") in _CLASSES and isinstance(raw.normalizer, BertNormalizer):
+        _follow_bert(raw, config, path)
+
+
+def _force_specials(raw: tokenizers.Tokenizer, config: dict[str, Any], path: Path) -> None:
+    around = raw.encode("a", add_special_tokens=True).tokens
+    wanted = [config.get(f"{name}_token") for name in ("bos", "eos") if config.get(f"add_{name}_token") is True]
+    tokens = [_content(token, "") for token in wanted]
+    if all(token in around for token in tokens):
         return
+    for token in tokens:
+        if raw.token_to_id(token) is None:
+            raise CheckpointError(f"{path}: a text begins or ends with {token!r}, which the tokenizer does not know")
+    bare = raw.encode("a", add_special_tokens=False).tokens
+    first = next((i for i in range(len(around)) if around[i : i + len(bare)] == bare), 0)
+    before, after = around[:first], around[first + len(bare) :]
+    if config.get("add_bos_token") is True and tokens[0] not in before:
+        before = [tokens[0], *before]
+    if config.get("add_eos_token") is True and tokens[-1] not in after:
+        after = [*after, tokens[-1]]
+    raw.post_processor = TemplateProcessing(
+        single=[*before, "$A", *after],
+        special_tokens=[(token, raw.token_to_id(token)) for token in dict.fromkeys((*before, *after))],
+    )
+
+
+def _follow_bert(raw: tokenizers.Tokenizer, config: dict[str, Any], path: Path) -> None:
     accents = config.get("strip_accents")
     if accents is not None and not isinstance(accents, bool):
         raise CheckpointError(f"{path}: 'strip_accents' is {accents!r}, expected true, false or null")
