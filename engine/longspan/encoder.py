@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from .backbone import Changes
 from .batch import Float32
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
@@ -16,7 +17,7 @@ from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
 from .models.layers import LayerChoice
-from .pipeline import Changes, Pipeline
+from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges, check_precision
 from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
@@ -54,7 +55,8 @@ class Encoder:
         similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; by default the checkpoint's, else cosine.
         threads: how many CPU threads; by default one per physical core that the process may use.
         max_seq_length: tokens that the model sees at a time; by default the checkpoint's.
-        backend: None for the fastest executor of the device, "reference" for plain torch.
+        backend: None for the fastest executor of the device, "reference" for plain torch, "transformers" for a model
+            that transformers runs and Longspan does not know.
         revision, cache_folder, local_files_only, token: as in huggingface_hub, for hub ids.
 
     Raises:
@@ -78,7 +80,7 @@ class Encoder:
         similarity_fn_name: SimilarityName | None = None,
         threads: int | None = None,
         max_seq_length: int | None = None,
-        backend: Literal["reference"] | None = None,
+        backend: Literal["reference", "transformers"] | None = None,
         revision: str | None = None,
         cache_folder: PathLike | None = None,
         local_files_only: bool = False,
@@ -92,7 +94,9 @@ class Encoder:
         self._folder = resolve(
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
         ).absolute()
-        changes = Changes(None if adapter is None else Path(adapter), LayerChoice(layers, tap))
+        changes = Changes(
+            None if adapter is None else Path(adapter), LayerChoice(layers, tap), foreign=backend == "transformers"
+        )
         self._pipeline = Pipeline(self._folder, make_executor, changes)
         recipe = self._pipeline.recipe
         own_prompts = checked_prompts(dict(recipe.prompts))

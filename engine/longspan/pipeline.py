@@ -8,22 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from .backbone import Changes, load_backbone
 from .batch import Float32, Int32, PackedBatch, Partials
-from .checkpoint.adapter import with_adapter
-from .checkpoint.config import read_json
-from .checkpoint.modules import LayerPooling
 from .checkpoint.recipe import Recipe, read_recipe
-from .checkpoint.tensors import Tensors
 from .errors import CheckpointError, InputError
 from .executors.choice import MakeExecutor
-from .models import build_body
-from .models.binding import bind, check_surplus
-from .models.config import ModelConfig
+from .models.binding import bind
 from .models.family import Body
-from .models.layers import LayerChoice, choose_layers, weighted_layers
 from .pooling.modes import MODES
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
-from .program.instructions import Embed, Weight
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
 from .text.separator import Separated, Separator, separate
@@ -50,19 +43,6 @@ class PromptedTokens:
     ends: Int32 | None
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a caller changes about a checkpoint's model.
-
-    Attributes:
-        adapter: the folder of a LoRA that is merged into the weights.
-        layers: which layers count.
-    """
-
-    adapter: Path | None = None
-    layers: LayerChoice = LayerChoice()
-
-
 class Pipeline:
     """A checkpoint, loaded.
 
@@ -72,34 +52,22 @@ class Pipeline:
         changes: to the model.
     """
 
-    def __init__(self, folder: Path, make_executor: MakeExecutor, changes: Changes = Changes()) -> None:
+    def __init__(self, folder: Path, make_executor: MakeExecutor, changes: Changes) -> None:
         self.recipe: Recipe = read_recipe(folder)
-        config_file = self.recipe.transformer / "config.json"
-        tensors = Tensors.open(self.recipe.transformer)
-        if changes.adapter is not None:
-            tensors = with_adapter(tensors, changes.adapter)
-        whole = build_body(ModelConfig(config_file, read_json(config_file), tensors.keys()))
-        program = whole.pooled([])
-        check_surplus(program, tensors, bind(program, tensors, whole.prefixes, whole.renamed))
-        self.body: Body = choose_layers(whole, changes.layers)
-        if self.recipe.layer_pooling is not None:
-            self.body, tensors = _weighted(self.body, tensors, self.recipe.layer_pooling)
+        backbone = load_backbone(self.recipe, changes)
+        self.body: Body = backbone.body
+        self.vocabulary = backbone.vocabulary
         self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
         _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
         self.separator = _separator(self.recipe, self.tokenizer, self.vocabulary)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)
         program = self.body.pooled([mode.pool for mode in self.modes])
-        self.executor = make_executor(program, bind(program, tensors, self.body.prefixes, self.body.renamed))
+        self.executor = make_executor(program, backbone.bound(program))
         self.tail_tensors = tail_tensors(folder, self.recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
         self.unit = ends_in_normalize(self.recipe.tail)
         self._tails: dict[tuple[int, bool], Program] = {}
         bind(self.tail(self.dimension, self.unit), self.tail_tensors)  # a damaged module is noticed now
-
-    @property
-    def vocabulary(self) -> int:
-        """How many token ids the checkpoint has embeddings for."""
-        return next(step.tokens.shape[0] for step in self.body.instructions if isinstance(step, Embed))
 
     @property
     def positions(self) -> int:
@@ -191,19 +159,6 @@ class Pipeline:
     ) -> Float32:
         """Vectors [N, dimension]."""
         return self.executor.run_tail(self.tail(dimension, unit), self.tail_tensors, pooled, partials)
-
-
-def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body, Tensors]:
-    """The body that averages its layers, and the tensors with the weights of that."""
-    if pooling.layers != body.layers:
-        raise CheckpointError(
-            f"{pooling.folder / 'config.json'}: 'num_hidden_layers' is {pooling.layers}, but the model has "
-            f"{body.layers}."
-        )
-    name = f"{pooling.folder}/layer_weights"
-    own = Tensors.open_file(pooling.folder / "model.safetensors").require("layer_weights", (pooling.count,))
-    body = weighted_layers(body, Weight((name,), (pooling.count,)), pooling.first)
-    return body, Tensors(tensors.source, {**tensors, name: own})
 
 
 def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:

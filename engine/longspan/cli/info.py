@@ -12,7 +12,6 @@ from .terminal import fields, show, show_json
 
 if TYPE_CHECKING:
     from ..checkpoint.recipe import TailModule
-    from ..pipeline import Pipeline
     from ..program.program import Program
 
 DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs each instruction on this machine."
@@ -43,13 +42,14 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from ..backbone import Changes
     from ..checkpoint.folder import resolve
     from ..pipeline import Pipeline
     from ..program.printing import format_program
 
     folder = resolve(args.model)
     programs: list[Program] = []
-    pipeline = Pipeline(folder, lambda body, _: programs.append(body))  # type: ignore[arg-type,return-value]
+    pipeline = Pipeline(folder, lambda body, _: programs.append(body), Changes())  # type: ignore[arg-type,return-value]
     programs.append(pipeline.tail(pipeline.dimension, pipeline.unit))
     about = {"model": _model(folder, pipeline, programs), "machine": _machine(args.threads)}
     instructions = list(_instructions(programs, about["machine"]["device"]))

@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from ..checkpoint.tensors import TensorView
+from ..checkpoint.tensors import Tensors, TensorView
 from ..checks import is_count
 from ..errors import InputError
 from ..program.program import Program
 from .protocol import Executor
+
+BACKENDS = ("reference", "transformers")
 
 MakeExecutor = Callable[[Program, Mapping[str, TensorView]], Executor]
 
@@ -27,8 +29,8 @@ def choose_executor(
     """
     if weights not in ("auto", "float32"):
         raise InputError(f"weights is {weights!r}, expected 'auto' or 'float32'")
-    if backend not in (None, "reference"):
-        raise InputError(f"backend is {backend!r}, expected None or 'reference'")
+    if backend not in (None, *BACKENDS):
+        raise InputError(f"backend is {backend!r}, expected None or {' or '.join(map(repr, BACKENDS))}")
     most = max(64, 4 * (os.cpu_count() or 1))
     if threads is not None and not (is_count(threads, 1) and threads <= most):
         raise InputError(f"threads is {threads!r}, expected an integer from 1 to {most}")
@@ -37,7 +39,7 @@ def choose_executor(
         raise InputError(f"device is {name!r}, expected 'cpu', 'cuda' or 'cuda:N'")
     if name == "cpu" and backend is None:
         return name, _cpu(threads)
-    return name, _reference(name)
+    return name, _foreign(name) if backend == "transformers" else _reference(name)
 
 
 def _cpu(threads: int | None) -> MakeExecutor:
@@ -47,15 +49,32 @@ def _cpu(threads: int | None) -> MakeExecutor:
 
 
 def _reference(device: str) -> MakeExecutor:
+    _check_torch(device)
+    from .reference import ReferenceExecutor
+
+    return lambda body, tensors: ReferenceExecutor(body, tensors, device=device)
+
+
+def _foreign(device: str) -> MakeExecutor:
+    _check_torch(device)
+    if find_spec("transformers") is None:
+        raise InputError("backend='transformers' needs transformers: pip install transformers")
+    from .foreign import ForeignExecutor
+
+    def make(body: Program, tensors: Mapping[str, TensorView]) -> Executor:
+        assert isinstance(tensors, Tensors)
+        return ForeignExecutor(body, tensors.source, device=device)
+
+    return make
+
+
+def _check_torch(device: str) -> None:
     if find_spec("torch") is None:
         raise InputError(f"device {device!r} needs torch: pip install 'longspan[cuda]'")
     import torch
 
-    from .reference import ReferenceExecutor
-
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device is {device!r}, but torch finds no GPU")
-    return lambda body, tensors: ReferenceExecutor(body, tensors, device=device)
 
 
 def _best_device() -> str:

@@ -28,5 +28,8 @@ def build_body(config: ModelConfig) -> Body:
     model_type = config.text("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise CheckpointError(f"{config.path}: model_type {model_type!r} is not supported; known are {known}")
+        raise CheckpointError(
+            f"{config.path}: model_type {model_type!r} is not supported; known are {known}. "
+            "transformers runs others: Encoder(..., backend='transformers')"
+        )
     return FAMILIES[model_type](config)

@@ -20,6 +20,7 @@ class Body:
         instructions: the embedding (stage 0) and the layers (stages 1 to L), in order.
         output: the buffer [T, D] that ends up with the token vectors.
         max_positions: how many positions the checkpoint was made for, special tokens included.
+        inputs: buffers that the executor fills before the first instruction.
         ending: what comes after the layers, such as a last norm; of the stage after them.
         prefixes: what checkpoints of this family put before all tensor names.
         renamed: endings of tensor names, and what older checkpoints have instead.
@@ -29,6 +30,7 @@ class Body:
     instructions: tuple[Instruction, ...]
     output: Buffer
     max_positions: int
+    inputs: tuple[Buffer, ...] = ()
     ending: tuple[Instruction, ...] = ()
     prefixes: tuple[str, ...] = ("",)
     renamed: tuple[tuple[str, str], ...] = ()
@@ -41,7 +43,7 @@ class Body:
     @property
     def layers(self) -> int:
         """The number of layers L."""
-        return max(step.stage for step in self.instructions)
+        return max((step.stage for step in self.instructions), default=0)
 
     def pooled(self, kinds: Sequence[PoolKind]) -> Program:
         """The body as a program that ends in one `pool` per kind; their outputs are the program's, in order."""
@@ -51,7 +53,8 @@ class Body:
             for index, kind in enumerate(kinds)
         )
         ending = tuple(replace(step, stage=stage) for step in self.ending)
-        return Program(self.name, (*self.instructions, *ending, *pools), outputs=tuple(pool.out for pool in pools))
+        steps = (*self.instructions, *ending, *pools)
+        return Program(self.name, steps, outputs=tuple(pool.out for pool in pools), inputs=self.inputs)
 
 
 PoolKind = Literal["sum", "maximum"]

@@ -1,0 +1,97 @@
+"""A checkpoint's model before it is packed: its body and its tensors, with what a caller changes about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checkpoint.adapter import with_adapter
+from .checkpoint.config import read_json
+from .checkpoint.modules import LayerPooling
+from .checkpoint.recipe import Recipe
+from .checkpoint.tensors import Tensors, TensorView
+from .errors import CheckpointError, InputError
+from .models import build_body
+from .models.binding import bind, check_surplus
+from .models.config import ModelConfig
+from .models.family import Body
+from .models.foreign import foreign
+from .models.layers import LayerChoice, choose_layers, weighted_layers
+from .program.instructions import Embed, Weight
+from .program.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a caller changes about a checkpoint's model.
+
+    Attributes:
+        adapter: the folder of a LoRA that is merged into the weights.
+        layers: which layers count.
+        foreign: transformers runs the model; only its token vectors are known here.
+    """
+
+    adapter: Path | None = None
+    layers: LayerChoice = LayerChoice()
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A body and where its weights are.
+
+    Attributes:
+        body: the model.
+        tensors: the checkpoint's, changed.
+        vocabulary: how many token ids have embeddings.
+    """
+
+    body: Body
+    tensors: Tensors
+    vocabulary: int
+
+    def bound(self, program: Program) -> Mapping[str, TensorView]:
+        """The tensors of a program made of the body, under its own names; all of them where others run it."""
+        return bind(program, self.tensors, self.body.prefixes, self.body.renamed) if program.weights else self.tensors
+
+
+def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
+    """Reads config and headers of a checkpoint; weights are mapped, not read.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, contradictory or not supported.
+        InputError: the changes do not fit it.
+    """
+    path = recipe.transformer / "config.json"
+    if changes.foreign:
+        if changes.adapter is not None or changes.layers != LayerChoice() or recipe.layer_pooling is not None:
+            raise InputError(
+                "backend='transformers' runs a model as it is: without adapter, layers, tap and layer pooling"
+            )
+        config = ModelConfig(path, read_json(path))
+        return Backbone(foreign(config), Tensors(recipe.transformer, {}), config.integer("vocab_size"))
+    tensors = Tensors.open(recipe.transformer)
+    if changes.adapter is not None:
+        tensors = with_adapter(tensors, changes.adapter)
+    whole = build_body(ModelConfig(path, read_json(path), tensors.keys()))
+    program = whole.pooled([])
+    check_surplus(program, tensors, bind(program, tensors, whole.prefixes, whole.renamed))
+    body = choose_layers(whole, changes.layers)
+    if recipe.layer_pooling is not None:
+        body, tensors = _weighted(body, tensors, recipe.layer_pooling)
+    vocabulary = next(step.tokens.shape[0] for step in body.instructions if isinstance(step, Embed))
+    return Backbone(body, tensors, vocabulary)
+
+
+def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body, Tensors]:
+    """The body that averages its layers, and the tensors with the weights of that."""
+    if pooling.layers != body.layers:
+        raise CheckpointError(
+            f"{pooling.folder / 'config.json'}: 'num_hidden_layers' is {pooling.layers}, but the model has "
+            f"{body.layers}."
+        )
+    name = f"{pooling.folder}/layer_weights"
+    own = Tensors.open_file(pooling.folder / "model.safetensors").require("layer_weights", (pooling.count,))
+    body = weighted_layers(body, Weight((name,), (pooling.count,)), pooling.first)
+    return body, Tensors(tensors.source, {**tensors, name: own})

@@ -1,0 +1,73 @@
+"""Any model of transformers as a body: its token vectors, then our pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModel
+
+from ..batch import Float32, Int64, PackedBatch
+from ..errors import CheckpointError
+from ..program import instructions as ops
+from ..program.program import Program
+from .reference import ReferenceExecutor, execute
+
+GROUP_TOKENS = 4096
+"""Tokens of the segments that go through the model together. They are of one length, so nothing is padded."""
+
+
+class ForeignExecutor(ReferenceExecutor):
+    """Runs a Hugging Face model in float32, and pools its last hidden states.
+
+    Args:
+        body: a program whose input is the token vectors [T, D], and which pools them.
+        folder: the model's.
+        device: where it runs.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+    """
+
+    def __init__(self, body: Program, folder: Path, *, device: str = "cpu") -> None:
+        super().__init__(body, {}, device=device)
+        try:
+            model = AutoModel.from_pretrained(str(folder), dtype=torch.float32, trust_remote_code=False)
+        except Exception as error:  # transformers raises all kinds
+            raise CheckpointError(f"{folder} cannot be loaded by transformers: {error}") from error
+        self._model = model.to(device).eval()
+
+    def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
+        """One float32 array [P_i, D] per `pool`, by ascending index."""
+        (tokens,) = self.body.inputs
+        vectors = torch.zeros((batch.tokens, tokens.width), dtype=self.dtype, device=self.device)
+        done = 0
+        for segments in _groups(batch.cu_seqlens):
+            rows = np.stack([np.arange(*batch.cu_seqlens[index : index + 2]) for index in segments])
+            vectors[rows.reshape(-1)] = self._forward(torch.tensor(batch.ids[rows])).flatten(0, 1)
+            done += rows.size
+            if poll is not None:
+                poll(done)
+        buffers = execute(self.body, {tokens.name: vectors}, {}, batch)
+        pools = sorted((op for op in self.body.instructions if isinstance(op, ops.Pool)), key=lambda op: op.index)
+        return tuple(buffers[op.out.name].cpu().numpy() for op in pools)
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Token vectors [segments, tokens, D] of ids [segments, tokens]."""
+        ids = ids.long().to(self.device)
+        with torch.inference_mode():
+            vectors: Tensor = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        return vectors.to(self.dtype)
+
+
+def _groups(cu_seqlens: Int64) -> Iterator[list[int]]:
+    """Segments of one length, as many as go together."""
+    lengths = np.diff(cu_seqlens)
+    order = [index for index in np.argsort(lengths, kind="stable").tolist() if lengths[index]]
+    for length, same in groupby(order, key=lambda index: int(lengths[index])):
+        segments, count = list(same), max(1, GROUP_TOKENS // length)
+        yield from (segments[first : first + count] for first in range(0, len(segments), count))
