@@ -18,6 +18,7 @@ from .models.config import ModelConfig
 from .models.family import Body
 from .models.foreign import foreign
 from .models.layers import LayerChoice, choose_layers, weighted_layers
+from .models.static import static
 from .program.instructions import Embed, Weight
 from .program.program import Program
 
@@ -72,6 +73,11 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
         config = ModelConfig(path, read_json(path))
         return Backbone(foreign(config), Tensors(recipe.transformer, {}), config.integer("vocab_size"))
     tensors = Tensors.open(recipe.transformer)
+    if recipe.static:
+        if changes.adapter is not None or changes.layers != LayerChoice():
+            raise InputError(f"{recipe.transformer} is a table of token vectors: it has no layers and takes no adapter")
+        body = static(tensors)
+        return Backbone(body, tensors, _vocabulary(body))
     if changes.adapter is not None:
         tensors = with_adapter(tensors, changes.adapter)
     whole = build_body(ModelConfig(path, read_json(path), tensors.keys()))
@@ -80,8 +86,11 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
     body = choose_layers(whole, changes.layers)
     if recipe.layer_pooling is not None:
         body, tensors = _weighted(body, tensors, recipe.layer_pooling)
-    vocabulary = next(step.tokens.shape[0] for step in body.instructions if isinstance(step, Embed))
-    return Backbone(body, tensors, vocabulary)
+    return Backbone(body, tensors, _vocabulary(body))
+
+
+def _vocabulary(body: Body) -> int:
+    return next(step.tokens.shape[0] for step in body.instructions if isinstance(step, Embed))
 
 
 def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body, Tensors]:

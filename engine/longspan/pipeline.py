@@ -57,7 +57,9 @@ class Pipeline:
         backbone = load_backbone(self.recipe, changes)
         self.body: Body = backbone.body
         self.vocabulary = backbone.vocabulary
-        self.tokenizer = Tokenizer.load(self.recipe.transformer, lower_case=self.recipe.lower_case)
+        self.tokenizer = Tokenizer.load(
+            self.recipe.transformer, lower_case=self.recipe.lower_case, specials=not self.recipe.static
+        )
         _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
         self.separator = _separator(self.recipe, self.tokenizer, self.vocabulary)
         self.modes = tuple(MODES[name] for name in self.recipe.pooling)

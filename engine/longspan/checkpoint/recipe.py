@@ -51,7 +51,8 @@ TAIL: dict[str, Callable[[Path], TailModule]] = {
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,
 }
-SUPPORTED = ("Transformer", "WeightedLayerPooling", "Pooling", *TAIL, "Dropout")
+FIRST = ("Transformer", "StaticEmbedding")
+SUPPORTED = (*FIRST, "WeightedLayerPooling", "Pooling", *TAIL, "Dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Recipe:
         max_seq_length: tokens of a text with its special tokens, where sentence-transformers would cut; None if
             nothing limits it. It is the checkpoint's word and may exceed the usable positions (RoBERTa's 514).
         lower_case: texts are lowered before the tokenizer's own normalisation.
+        static: the model is a table of token vectors: without config.json, without special tokens.
         layer_pooling: None where the last layer's token vectors count alone.
         pooling: at least one mode; the vectors of several are concatenated in this order.
         include_prompt: False leaves the prompt's tokens out of the pooling.
@@ -77,6 +79,7 @@ class Recipe:
     transformer: Path
     max_seq_length: int | None
     lower_case: bool = False
+    static: bool = False
     layer_pooling: LayerPooling | None = None
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True
@@ -112,6 +115,7 @@ def read_recipe(folder: Path) -> Recipe:
         transformer=transformer.folder,
         max_seq_length=transformer.max_seq_length,
         lower_case=transformer.lower_case,
+        static=parts.static,
         layer_pooling=parts.layer_pooling if transformer.all_layers else None,
         pooling=pooling.modes,
         include_prompt=pooling.include_prompt,
@@ -120,7 +124,7 @@ def read_recipe(folder: Path) -> Recipe:
         default_prompt_name=_default_prompt(options, dict(prompts)),
         similarity_fn_name=_similarity(options),
         truncate_dim=options.integer("truncate_dim"),
-        separator=read_separator(transformer.folder),
+        separator=None if parts.static else read_separator(transformer.folder),
     )
 
 
@@ -187,6 +191,7 @@ class _Parts:
     """The modules so far; `add` keeps them in the one order that makes sense: transformer, pooling, tail."""
 
     transformer: TransformerModule | None = None
+    static: bool = False
     layer_pooling: LayerPooling | None = None
     pooling: Pooling | None = None
     tail: list[TailModule] = field(default_factory=list)
@@ -196,9 +201,12 @@ class _Parts:
             raise CheckpointError(f"{entry.file}: the module type '{entry.type}' is not supported; {_supported()}.")
         if entry.kind == "Dropout":  # does nothing outside training
             return
-        if (entry.kind == "Transformer") != (self.transformer is None):
-            raise CheckpointError(f"{entry.file}: one Transformer must come first, found '{entry.type}'.")
-        if entry.kind == "Transformer":
+        if (entry.kind in FIRST) != (self.transformer is None):
+            raise CheckpointError(f"{entry.file}: one {' or '.join(FIRST)} must come first, found '{entry.type}'.")
+        if entry.kind == "StaticEmbedding":  # means over its tokens
+            self.transformer = TransformerModule(require_folder(entry.file, entry.path), None, lower_case=False)
+            self.static, self.pooling = True, Pooling(("mean",))
+        elif entry.kind == "Transformer":
             folder = require_folder(entry.file, entry.path)
             self.transformer = read_transformer(folder, saved=True)
         elif entry.kind == "WeightedLayerPooling" and self.pooling is None and self.layer_pooling is None:

@@ -12,6 +12,7 @@ from .terminal import fields, show, show_json
 
 if TYPE_CHECKING:
     from ..checkpoint.recipe import TailModule
+    from ..pipeline import Pipeline
     from ..program.program import Program
 
 DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs each instruction on this machine."

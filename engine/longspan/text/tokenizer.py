@@ -65,37 +65,39 @@ class Tokenizer:
         self._cutter_made = False
 
     @classmethod
-    def load(cls, folder: Path, *, lower_case: bool = False) -> Tokenizer:
+    def load(cls, folder: Path, *, lower_case: bool = False, specials: bool = True) -> Tokenizer:
         """Reads `tokenizer.json`, or for BERT's relatives `vocab.txt`; others are converted by transformers.
 
         Args:
             folder: the folder that holds these files.
             lower_case: lowercases texts first, in addition to what the tokenizer does (sentence-transformers'
                 `do_lower_case`). Offsets stay those of the given text.
+            specials: whether special tokens are put around a text.
 
         Raises:
             CheckpointNotFoundError: there is no such file.
             CheckpointError: a file is not usable; the message names it.
         """
         path = folder / "tokenizer.json"
+        spec: Any = None
         if not path.exists() and is_wordpiece(folder):
             path, spec = folder / "vocab.txt", build_wordpiece(folder)
         elif not path.exists():
             path, converted = convert_tokenizer(folder)
             spec = json.loads(converted)
-        elif not lower_case:
-            raw = _parse(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
-            follow_config(raw, folder)
-            return cls(raw, str(path))
-        else:
+        elif lower_case:
             spec = _parse(lambda: json.loads(path.read_text(encoding="utf-8")), path)
         if lower_case and isinstance(spec, dict):
             # In the file rather than on the object: only loading normalises the added tokens.
             parts = [{"type": "Lowercase"}, *filter(None, [spec.get("normalizer")])]
             spec["normalizer"] = {"type": "Sequence", "normalizers": parts}
-        raw = _parse(lambda: tokenizers.Tokenizer.from_str(json.dumps(spec)), path)
-        if not lower_case:
-            follow_config(raw, folder)
+        if spec is None:
+            raw = _parse(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
+        else:
+            raw = _parse(lambda: tokenizers.Tokenizer.from_str(json.dumps(spec)), path)
+        follow_config(raw, folder, normalization=not lower_case)
+        if not specials:
+            raw.post_processor = tokenizers.processors.TemplateProcessing(single="$A", special_tokens=[])
         return cls(raw, str(path))
 
     def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:

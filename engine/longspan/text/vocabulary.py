@@ -108,17 +108,18 @@ def _special(index: int, content: str) -> dict[str, Any]:
     return {"id": index, "content": content, **flags, "special": True}
 
 
-def follow_config(raw: tokenizers.Tokenizer, folder: Path) -> None:
+def follow_config(raw: tokenizers.Tokenizer, folder: Path, *, normalization: bool) -> None:
     """Let the options of `tokenizer_config.json` outweigh the tokenizer.json's own.
 
     `add_bos_token` and `add_eos_token` put these tokens around a text where the tokenizer.json does not: models that
-    pool the last token were trained with it. For BERT's tokenizers the options of the normalisation count, as in
-    transformers. Does nothing where there is no `tokenizer_config.json`.
+    pool the last token were trained with it. For BERT's tokenizers the options of the `normalization` count, if asked
+    for, as in transformers. Does nothing where there is no `tokenizer_config.json`.
     """
     path = folder / "tokenizer_config.json"
     config = _read_config(path)
     _force_specials(raw, config, path)
-    if config.get("tokenizer_class") in _CLASSES and isinstance(raw.normalizer, BertNormalizer):
+    bert = config.get("tokenizer_class") in _CLASSES and isinstance(raw.normalizer, BertNormalizer)
+    if normalization and bert:
         _follow_bert(raw, config, path)
 
 
