@@ -6,12 +6,14 @@
 #include "peak.h"
 #include "pooling.h"
 #include "rows.h"
+#include "scores.h"
 
 namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, attention, pool, combine, normalize, peak};
+  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, attention, pool, combine, normalize,
+          scores, hamming, peak};
 }
 
 }  // namespace

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
         LongspanError,
         LongTextWarning,
     )
+    from .pooling.precision import Ranges
     from .results import Chunks, DocumentEmbedding, Usage
+    from .search import Hits, semantic_search
     from .streaming import StreamedChunk
     from .text.windows import Window
 
@@ -27,14 +29,17 @@ __all__ = [
     "Chunks",
     "DocumentEmbedding",
     "Encoder",
+    "Hits",
     "InputError",
     "InputTypeError",
     "LongTextWarning",
     "LongspanError",
+    "Ranges",
     "StreamedChunk",
     "Usage",
     "Window",
     "__version__",
+    "semantic_search",
 ]
 
 # Where each public name is defined. They are imported on first use, so that `longspan --help` is quick.
@@ -43,6 +48,9 @@ _HOMES = {
     "Chunks": "results",
     "DocumentEmbedding": "results",
     "Usage": "results",
+    "Ranges": "pooling.precision",
+    "Hits": "search",
+    "semantic_search": "search",
     "StreamedChunk": "streaming",
     "Window": "text.windows",
 }

@@ -378,6 +378,11 @@ class Encoder:
         vectors = self.encode(list(texts), truncate_dim=dimension)
         self._ranges = {**self._ranges, dimension: Ranges.of(vectors)}
 
+    @property
+    def ranges(self) -> Mapping[int, Ranges]:
+        """What `calibrate` fixed, by the vectors' dimension; `semantic_search` over int8 and uint8 asks for them."""
+        return self._ranges
+
     # --- vectors to scores ---------------------------------------------------------------------------------------
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Float32:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..program.instructions import Buffer, Embed, Instruction, Weight
 from ..program.program import Program
 from .schedule import Schedule, make_packs
 from .threads import default_threads
+from .tiers import wanted_tier
 
 TILE_ROWS = 96
 """Rows of one `mlp` tile: its intermediate matrix stays in the near cache."""
@@ -55,7 +55,7 @@ class CpuExecutor:
         isa: str | None = None,
     ) -> None:
         self.threads = default_threads() if threads is None else threads
-        self._isa = isa if isa is not None else os.environ.get("LONGSPAN_ISA", "")
+        self._isa = wanted_tier() if isa is None else isa
         self._body = body
         self._program = _bind(body, tensors, self._isa, output=None)
         self._layouts: dict[int, Layout] = {}
