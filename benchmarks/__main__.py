@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import beir, cpu, model, quality, texts
+from . import beir, cpu, model, quality, search, texts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module, text in (
         ("cpu", cpu, "tokens per second and query latency on this machine's CPU, beside the peers"),
+        ("search", search, "exact top-k search in several precisions, beside numpy and sentence-transformers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

@@ -54,6 +54,14 @@ def test_pickle_keeps_what_was_set_later(minilm: Path, name: str, value: str | N
     assert getattr(pickle.loads(pickle.dumps(encoder)), name) == value
 
 
+def test_pickle_keeps_calibrated_ranges(minilm: Path) -> None:
+    encoder = Encoder(minilm)
+    encoder.calibrate(TEXTS)
+    copy = pickle.loads(pickle.dumps(encoder))
+    expected = encoder.encode(TEXTS[0], precision="int8")
+    assert copy.encode(TEXTS[0], precision="int8").tolist() == expected.tolist()
+
+
 @pytest.mark.slow
 def test_spawned_process(minilm: Path, tmp_path: Path) -> None:
     """What multiprocessing's "spawn" does, by a script, since a test module cannot be imported by name."""

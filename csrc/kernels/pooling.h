@@ -48,17 +48,18 @@ void combine(const float* x, long count, long width, PoolKind kind, float diviso
   }
 }
 
+// |x|, or 1e-12 where it is less.
+inline float length(const float* x, long width) {
+  const float squares = row_sum(width, [&](long i, int n) {
+    V v = load_some(x + i, n);
+    return v * v;
+  });
+  const float root = __builtin_sqrtf(squares);
+  return root < 1e-12f ? 1e-12f : root;
+}
+
 void normalize(const float* x, long width, bool unit, float* out) {
-  float length = 1.0f;
-  if (unit) {
-    const float squares = row_sum(width, [&](long i, int n) {
-      V v = load_some(x + i, n);
-      return v * v;
-    });
-    const float root = __builtin_sqrtf(squares);
-    length = root < 1e-12f ? 1e-12f : root;
-  }
-  const V divisor = broadcast(length);
+  const V divisor = broadcast(unit ? length(x, width) : 1.0f);
   for (long i = 0; i < width; i += W) {
     const int n = (int)min_long(W, width - i);
     V v = load_some(x + i, n);

@@ -9,6 +9,7 @@ enum class Activation : int { identity, gelu, gelu_tanh, relu, silu, tanh };
 enum class Dtype : int { float32, float16, bfloat16 };
 enum class PoolKind : int { sum, maximum };
 enum class NormKind : int { layer, rms };
+enum class ScoreKind : int { dot, cosine, euclidean, manhattan };  // distances are negated: the larger, the closer
 
 constexpr int kLine = 16;  // floats in a line of a panel: one cache line, whatever the tier
 
@@ -127,6 +128,24 @@ struct PoolArgs {
   PoolKind kind;
 };
 
+// Vectors stored as a byte a component: low + (code ^ flip) * step. `flip` is 0x80 for signed codes, else 0.
+struct CodesArgs {
+  const uint8_t* data;  // [rows, width]
+  long width;
+  uint8_t flip;
+  const float *low, *step;  // [width]
+};
+
+// Stored vectors beside queries. The bits of a score depend on its two vectors alone.
+struct ScoresArgs {
+  ScoreKind kind;
+  const float* floats;  // [rows, width], or null: codes
+  CodesArgs codes;
+  const float* queries;  // [count, width]; of unit length for cosines
+  long count, width;
+  Matrix out;  // [count, rows]
+};
+
 struct Kernels {
   const char* name;
   long tile_columns;  // `linear` and `qkv` work best on column ranges that are multiples of this
@@ -150,12 +169,18 @@ struct Kernels {
   void (*combine)(const float* x, long count, long width, PoolKind kind, float divisor, float* out);
   // out = x / max(|x|, 1e-12) where `unit`, else a copy.
   void (*normalize)(const float* x, long width, bool unit, float* out);
+  // Rows [row0, row1) of the stored vectors. `scratch` has scores_scratch(width) floats.
+  void (*scores)(const ScoresArgs&, long row0, long row1, float* scratch);
+  // out[row] = -(number of bits that differ between row `row` of x and the query); rows of `bytes`.
+  void (*hamming)(const uint8_t* x, long rows, const uint8_t* query, long bytes, float* out);
   // Register-only multiply-adds: the ceiling that `linear` is measured against. Returns the floating-point operations.
   double (*peak)(long iterations);
 
   static constexpr long kQueryBlock = 128;  // queries that share one pass over the keys
 
   static constexpr long attention_scratch(long head_size) { return 2 * kQueryBlock * head_size; }
+  static constexpr long scores_stride(long width) { return (width + kLine - 1) / kLine * kLine + kLine; }
+  static constexpr long scores_scratch(long width) { return kLine * scores_stride(width); }
 };
 
 extern const Kernels kGeneric;

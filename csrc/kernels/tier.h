@@ -8,13 +8,14 @@
 #include "peak.h"
 #include "pooling.h"
 #include "rows.h"
+#include "scores.h"
 
 namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
   return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, choose,
-          add_scaled, pool, combine, normalize, peak};
+          add_scaled, pool, combine, normalize, scores, hamming, peak};
 }
 
 }  // namespace

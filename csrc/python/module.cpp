@@ -16,6 +16,7 @@
 #include "instructions.h"
 #include "poll.h"
 #include "reject.h"
+#include "scores.h"
 
 namespace longspan {
 
@@ -259,6 +260,7 @@ PYBIND11_MODULE(_csrc, module) {
              "Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine.");
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
+  add_scores(module);
   py::class_<PyProgram>(module, "Program")
       .def(py::init<const std::vector<std::pair<std::string, long>>&, int, const std::string&>(), py::arg("buffers"),
            py::arg("output"), py::arg("isa"))

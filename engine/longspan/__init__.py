@@ -16,7 +16,9 @@ if TYPE_CHECKING:
         LongTextWarning,
     )
     from .plan import Plan
+    from .pooling.precision import Ranges
     from .results import Chunks, DocumentEmbedding, Usage
+    from .search import Hits, semantic_search
     from .streaming import StreamedChunk
     from .text.windows import Window
 
@@ -28,15 +30,18 @@ __all__ = [
     "Chunks",
     "DocumentEmbedding",
     "Encoder",
+    "Hits",
     "InputError",
     "InputTypeError",
     "LongTextWarning",
     "LongspanError",
     "Plan",
+    "Ranges",
     "StreamedChunk",
     "Usage",
     "Window",
     "__version__",
+    "semantic_search",
 ]
 
 # Where each public name is defined. They are imported on first use, so that `longspan --help` is quick.
@@ -46,6 +51,9 @@ _HOMES = {
     "Chunks": "results",
     "DocumentEmbedding": "results",
     "Usage": "results",
+    "Ranges": "pooling.precision",
+    "Hits": "search",
+    "semantic_search": "search",
     "StreamedChunk": "streaming",
     "Window": "text.windows",
 }

@@ -9,6 +9,7 @@ import numpy.typing as npt
 _Int32 = npt.NDArray[np.int32]
 _Int64 = npt.NDArray[np.int64]
 _Float32 = npt.NDArray[np.float32]
+_UInt8 = npt.NDArray[np.uint8]
 _Partials = tuple[_Int64, _Int64, _Float32, _Float32]
 _Layout = tuple[_Int64, int, int]
 
@@ -18,8 +19,26 @@ def tiers() -> list[str]:
 def peak_gflops(isa: str, threads: int) -> float:
     """Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine."""
 
-def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32) -> npt.NDArray[np.uint8]:
+def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32) -> _UInt8:
     """Vectors [n, d] as bytes: [n, d] by ranges (int8, uint8), or [n, ceil(d / 8)] as bits (binary, ubinary)."""
+
+def scores(queries: _Float32, vectors: _Float32, name: str, threads: int, isa: str) -> _Float32:
+    """Scores [q, n] of queries [q, d] with vectors [n, d], by the names of `similarity`."""
+
+def scores_of_codes(
+    queries: _Float32,
+    codes: _UInt8,
+    is_signed: bool,
+    low: _Float32,
+    step: _Float32,
+    name: str,
+    threads: int,
+    isa: str,
+) -> _Float32:
+    """Scores [q, n] of queries [q, d] with codes [n, d] that stand for low + level * step, [d] each."""
+
+def hamming(queries: _UInt8, vectors: _UInt8, threads: int, isa: str) -> _Float32:
+    """Minus the number of differing bits, [q, n], between packed bits [q, b] and [n, b]."""
 
 class Program:
     """A program with its weights bound and packed."""

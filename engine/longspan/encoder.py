@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -11,19 +12,20 @@ from .backbone import Changes
 from .batch import Float32
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
-from .checks import checked_prompts, is_count, one_of
+from .checkpoint.settings import Settings
+from .checks import is_count, one_of
 from .chunk_plan import ChunkOptions, as_list, plan_chunks
-from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
+from .defaults import DOCUMENT_PROMPTS, Defaults, initial_settings
+from .encoding import embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
-from .executors.choice import choose_executor
+from .executors.choice import check_device, choose_executor
 from .models.layers import LayerChoice
 from .pipeline import Pipeline
-from .pooling.precision import Precision, Ranges, check_precision
+from .pooling.precision import Precision, Ranges
 from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
 from .streaming import stream_chunks, stream_texts
 from .text.chunkers import Spans
-from .text.inputs import check_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 PathLike = str | os.PathLike[str]
-
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class Encoder:
@@ -44,7 +44,8 @@ class Encoder:
         device: "cpu", "cuda", or None for a GPU where torch finds one.
         weights: the format that weights are held in. "auto" is the folder's own, never lossier.
         long_text: what becomes of texts longer than `max_seq_length`: "window" embeds them in overlapping windows and
-            pools across, "truncate" cuts them as sentence-transformers does, "error" raises.
+            pools across, "truncate" cuts them as sentence-transformers does, "error" raises. By default what the folder
+            was saved with, else "window".
         adapter: the folder of a LoRA in PEFT's files, merged into the weights.
         layers: runs the first so many layers, then the model's last norm (2D Matryoshka).
         tap: takes the token vectors from one layer, 0 for the embedding and negative from the end, without the last
@@ -59,10 +60,22 @@ class Encoder:
             that transformers runs and Longspan does not know.
         revision, cache_folder, local_files_only, token: as in huggingface_hub, for hub ids.
 
+    Attributes:
+        device: where it computes.
+        max_seq_length, truncate_dim, long_text, prompts, default_prompt_name, similarity_fn_name: as above. Settable.
+        ranges: of int8 and uint8 vectors, by their dimension; see `calibrate`. Settable.
+
     Raises:
         CheckpointError: the folder is missing, incomplete, damaged or not supported.
         InputError: an option is not usable.
     """
+
+    device: str
+    truncate_dim: int | None
+    long_text: str
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    ranges: Mapping[int, Ranges]
 
     def __init__(
         self,
@@ -70,7 +83,7 @@ class Encoder:
         *,
         device: str | None = None,
         weights: Literal["auto", "float32"] = "auto",
-        long_text: str = "window",
+        long_text: str | None = None,
         adapter: PathLike | None = None,
         layers: int | None = None,
         tap: int | None = None,
@@ -90,7 +103,6 @@ class Encoder:
             raise InputTypeError(f"model is {type(model).__name__}, expected a path or a hub id")
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.device, make_executor = choose_executor(device, weights, backend, threads)
-        self.long_text = check_long_text(long_text)
         self._folder = resolve(
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
         ).absolute()
@@ -98,19 +110,7 @@ class Encoder:
             None if adapter is None else Path(adapter), LayerChoice(layers, tap), foreign=backend == "transformers"
         )
         self._pipeline = Pipeline(self._folder, make_executor, changes)
-        recipe = self._pipeline.recipe
-        own_prompts = checked_prompts(dict(recipe.prompts))
-        self.prompts = {"query": "", "document": "", **own_prompts, **checked_prompts(prompts)}
-        self.default_prompt_name = recipe.default_prompt_name if default_prompt_name is None else default_prompt_name
-        if self.default_prompt_name is not None:
-            self._prompt(self.default_prompt_name, None)
-        self.similarity_fn_name = similarity_fn_name or recipe.similarity_fn_name or "cosine"
-        self.truncate_dim = recipe.truncate_dim if truncate_dim is None else truncate_dim
-        self._dimension(None)
-        self._ranges: Mapping[int, Ranges] = {}
-        self._max_seq_length = min(recipe.max_seq_length or self._pipeline.positions, self._pipeline.positions)
-        if max_seq_length is not None:
-            self.max_seq_length = max_seq_length
+        self._set(initial_settings(self._folder, self._pipeline, self._arguments))
 
     def __repr__(self) -> str:
         return (
@@ -118,18 +118,10 @@ class Encoder:
             f"max_seq_length={self.max_seq_length}, device={self.device!r})"
         )
 
-    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[dict[str, Any]]]:
-        settable = (
-            "max_seq_length",
-            "truncate_dim",
-            "long_text",
-            "prompts",
-            "default_prompt_name",
-            "similarity_fn_name",
-        )
-        arguments = {**self._arguments, **{name: getattr(self, name) for name in settable}}
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
         # The folder as it was found: another process may have another working directory, and needs no token.
-        return _rebuild, ({**arguments, "model": str(self._folder), "revision": None, "token": None},)
+        arguments = {**self._arguments, "model": str(self._folder), "revision": None, "token": None}
+        return _rebuild, (arguments, self._settings)
 
     # --- what it is ----------------------------------------------------------------------------------------------
 
@@ -161,7 +153,7 @@ class Encoder:
 
     def get_embedding_dimension(self) -> int:
         """The dimension of the vectors that `encode` returns by default."""
-        return self._dimension(None)
+        return self._defaults.dimension(None)
 
     def get_sentence_embedding_dimension(self) -> int:
         """The older name of `get_embedding_dimension`."""
@@ -175,7 +167,9 @@ class Encoder:
         """
         from .plan import plan_document
 
-        return plan_document(self._pipeline, tokens, self._max_seq_length, self._dimension(None), self._pipeline.unit)
+        return plan_document(
+            self._pipeline, tokens, self._max_seq_length, self.get_embedding_dimension(), self._pipeline.unit
+        )
 
     # --- texts to vectors ----------------------------------------------------------------------------------------
 
@@ -220,10 +214,10 @@ class Encoder:
         Raises:
             InputError: an input or an option is not usable; the message names it.
         """
-        self._check_device(device)
+        check_device(device, self.device)
         texts, single = as_list(inputs)
-        options = self._options(
-            self._prompt(prompt_name, prompt),
+        options = self._defaults.options(
+            self._defaults.prompt(prompt_name, prompt),
             self.long_text,
             truncate_dim,
             normalize_embeddings,
@@ -253,7 +247,7 @@ class Encoder:
         **kwargs: Any,
     ) -> Any:
         """`encode` with the prompt named "query", unless another is asked for."""
-        return self.encode(inputs, self._prompt_name(("query",), prompt_name, prompt), prompt, *args, **kwargs)
+        return self.encode(inputs, self._defaults.prompt_name(("query",), prompt_name, prompt), prompt, *args, **kwargs)
 
     def encode_document(
         self,
@@ -264,7 +258,8 @@ class Encoder:
         **kwargs: Any,
     ) -> Any:
         """`encode` with the first prompt of "document", "passage" and "corpus", unless another is asked for."""
-        return self.encode(inputs, self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt, *args, **kwargs)
+        name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt)
+        return self.encode(inputs, name, prompt, *args, **kwargs)
 
     @overload
     def encode_chunks(  # type: ignore[overload-overlap]  # a str is also a Sequence[str]; the first match counts
@@ -324,16 +319,14 @@ class Encoder:
         """
         between = self._pipeline.separator
         plan = plan_chunks(documents, chunk_tokens, spans, splitter, chunk_overlap, joiner=joiner, separator=between)
-        if window_overlap is not None and not is_count(window_overlap, 0):
-            raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
-        options = self._options(
-            self._prompt(self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
+        options = self._defaults.options(
+            self._defaults.prompt(self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
             long_text,
             truncate_dim,
             normalize_embeddings,
             precision,
             show_progress=show_progress_bar,
-            window_overlap=None if window_overlap is None else int(window_overlap),
+            window_overlap=window_overlap,
             count_tokens=True,
             what="documents",
             separated=plan.separated,
@@ -373,17 +366,15 @@ class Encoder:
         """
         if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
             raise InputTypeError(f"texts is {type(texts).__name__}, expected an iterable of str")
-        if window_overlap is not None and not is_count(window_overlap, 0):
-            raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         chunked = chunk_tokens is not None or splitter is not None
-        name = self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
-        options = self._options(
-            self._prompt(name, prompt),
+        name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
+        options = self._defaults.options(
+            self._defaults.prompt(name, prompt),
             "window" if chunked else self.long_text,
             truncate_dim,
             normalize_embeddings,
             precision,
-            window_overlap=None if window_overlap is None else int(window_overlap),
+            window_overlap=window_overlap,
             what="texts",
         )
         if not chunked:
@@ -391,7 +382,7 @@ class Encoder:
         plan = plan_chunks([], 256 if chunk_tokens is None else chunk_tokens, None, splitter, chunk_overlap)
         return stream_chunks(self._pipeline, texts, options, plan.chunker)
 
-    # --- calibration ---------------------------------------------------------------------------------------------
+    # --- calibration and saving ----------------------------------------------------------------------------------
 
     def calibrate(self, texts: Sequence[str], *, truncate_dim: int | None = None) -> None:
         """Fix the ranges of int8 and uint8 vectors by texts like those to come; the ranges serve single texts too.
@@ -403,9 +394,30 @@ class Encoder:
         Raises:
             InputError: there are too few texts, or one has a vector that is not finite.
         """
-        dimension = self._dimension(truncate_dim)
+        dimension = self._defaults.dimension(truncate_dim)
         vectors = self.encode(list(texts), truncate_dim=dimension)
-        self._ranges = {**self._ranges, dimension: Ranges.of(vectors)}
+        self.ranges = {**self.ranges, dimension: Ranges.of(vectors)}
+
+    def save(self, path: PathLike) -> None:
+        """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.
+
+        The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
+        sentence-transformers keeps them; `long_text` and the ranges of `calibrate` into longspan.json.
+
+        Args:
+            path: a folder that does not exist yet, or is empty. It appears once it is whole.
+
+        Raises:
+            InputError: there is something at `path`, or what was set is not usable.
+            OSError: a file cannot be read or written, as on a full disk; nothing is left behind.
+        """
+        from .checkpoint.saving import SavedModel, save_model
+
+        if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap")):
+            raise InputError("an encoder with an adapter, layers or tap is not saved: the copied files would lack them")
+        self._defaults.check()
+        recipe, width = self._pipeline.recipe, self._pipeline.body.output.width
+        save_model(SavedModel(self._folder, recipe, width, self._settings), Path(path))
 
     # --- vectors to scores ---------------------------------------------------------------------------------------
 
@@ -417,59 +429,23 @@ class Encoder:
         """Scores of vectors that stand at the same place: float32 [n]."""
         return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
 
-    # --- options -------------------------------------------------------------------------------------------------
+    # --- settings ------------------------------------------------------------------------------------------------
 
-    def _prompt_name(self, names: Sequence[str], prompt_name: str | None, prompt: str | None) -> str | None:
-        """The name that was asked for, else the first of `names` with a prompt, else the first: never the default's."""
-        if prompt_name is not None or prompt is not None:
-            return prompt_name
-        return next((name for name in names if self.prompts.get(name)), names[0])
+    @property
+    def _settings(self) -> Settings:
+        return Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
 
-    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
-        if prompt is not None:
-            return check_text(prompt, "prompt")
-        name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if not isinstance(name, str) or name not in self.prompts:
-            known = ", ".join(map(repr, self.prompts))
-            raise InputError(f"there is no prompt named {name!r}; known are {known}")
-        return check_text(self.prompts[name], f"prompts[{name!r}]")
+    def _set(self, settings: Settings) -> None:
+        for field in fields(Settings):
+            setattr(self, field.name, getattr(settings, field.name))
+        self._defaults.check()
 
-    def _dimension(self, truncate_dim: int | None) -> int:
-        whole = self._pipeline.dimension
-        dimension = self.truncate_dim if truncate_dim is None else truncate_dim
-        if dimension is None:
-            return whole
-        if not is_count(dimension, 1) or dimension > whole:
-            raise InputError(f"truncate_dim is {dimension!r}, expected an integer from 1 to the model's {whole}")
-        return int(dimension)
-
-    def _check_device(self, device: str | None) -> None:
-        if device is not None and str(device) != self.device:
-            raise InputError(f"device is {device!r}, but this encoder is on {self.device!r}; make another one for it")
-
-    def _options(
-        self,
-        prompt: str,
-        long_text: str,
-        truncate_dim: int | None,
-        normalize_embeddings: bool,
-        precision: str,
-        **rest: Any,
-    ) -> Options:
-        dimension = self._dimension(truncate_dim)
-        return Options(
-            prompt=prompt,
-            max_seq_length=self._max_seq_length,
-            long_text=check_long_text(long_text),
-            dimension=dimension,
-            unit=self._pipeline.unit or normalize_embeddings,
-            precision=check_precision(precision),
-            ranges=self._ranges.get(dimension),
-            **rest,
-        )
+    @property
+    def _defaults(self) -> Defaults:
+        return Defaults(self._settings, self._pipeline)
 
 
-def _rebuild(arguments: dict[str, Any]) -> Encoder:
-    return Encoder(**arguments)
+def _rebuild(arguments: dict[str, Any], settings: Settings) -> Encoder:
+    encoder = Encoder(**arguments)
+    encoder._set(settings)
+    return encoder

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -24,8 +24,7 @@ from .text.chunkers import Chunker
 from .text.chunks import Chunk
 from .text.packing import Document, PackedTexts
 from .text.separator import Separated
-
-LongText = Literal["window", "truncate", "error"]
+from .text.windows import LongText
 
 _SLICE_TEXTS = 4096
 _SLICE_CHARACTERS = 1 << 21

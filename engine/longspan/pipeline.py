@@ -76,6 +76,11 @@ class Pipeline:
         """How many tokens, specials included, the checkpoint has positions for."""
         return self.body.max_positions
 
+    @property
+    def own_length(self) -> int:
+        """How many tokens the checkpoint wants to see at a time: its word, or what it has positions for."""
+        return min(self.recipe.max_seq_length or self.positions, self.positions)
+
     def tail(self, dimension: int, unit: bool) -> Program:
         """The tail for vectors of one dimension; the last few are kept."""
         key = (dimension, unit)

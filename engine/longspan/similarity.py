@@ -8,21 +8,62 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _csrc
 from .batch import Float32
 from .checkpoint.recipe import SimilarityName
 from .errors import InputError
+from .executors.threads import default_threads
+from .executors.tiers import wanted_tier
+from .pooling.precision import Ranges, Vectors
 
-_CELLS = 1 << 22  # numbers that the distances hold at a time
+_ALONE = 1 << 23  # multiply-adds that one thread does sooner than several are found and woken
 
 
-def _matrix(values: Any, name: str) -> Float32:
-    """[n, d]; a single vector counts as one row. Torch tensors on the CPU are taken as they are."""
-    array = np.asarray(values, dtype=np.float32)
+def as_matrix(values: Any, name: str) -> Float32:
+    """[n, d]; a single vector counts as one row. Torch tensors on the CPU are taken as they are.
+
+    Raises:
+        InputError: they are no matrix of numbers.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} cannot be read as vectors of one length: {error}") from error
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2:
         raise InputError(f"{name} has {array.ndim} dimensions, expected vectors as rows: [n, d]")
+    if not array.shape[1]:
+        raise InputError(f"{name} has vectors without components")
     return array
+
+
+def similarity(a: Any, b: Any, name: SimilarityName) -> Float32:
+    """Scores of every row of `a` [n, d] with every row of `b` [m, d]: [n, m] float32."""
+    left, right = as_matrix(a, "a"), as_matrix(b, "b")
+    if left.shape[1] != right.shape[1]:
+        raise InputError(f"a has {left.shape[1]} dimensions and b has {right.shape[1]}")
+    return scores(left, right, name)
+
+
+def scores(
+    queries: Float32, vectors: Vectors, name: SimilarityName, ranges: Ranges | None = None, threads: int | None = None
+) -> Float32:
+    """Scores of queries [q, d] with vectors [n, d]: [q, n] float32. A score's bits depend on its two vectors alone.
+
+    Args:
+        queries: float32.
+        vectors: float32; or int8 or uint8 codes, of which `ranges` says what they stand for.
+        name: what is computed.
+        ranges: of the codes.
+        threads: by default one per physical core, and one where there is little to do.
+    """
+    if threads is None:
+        threads = default_threads() if queries.size * len(vectors) > _ALONE else 1
+    if ranges is None:
+        return _csrc.scores(queries, vectors, name, threads, wanted_tier())
+    codes, signed = vectors.view(np.uint8), vectors.dtype == np.int8
+    return _csrc.scores_of_codes(queries, codes, signed, ranges.low, ranges.step, name, threads, wanted_tier())
 
 
 def _unit(x: Float32) -> Float32:
@@ -30,24 +71,6 @@ def _unit(x: Float32) -> Float32:
     return unit
 
 
-def _distances(a: Float32, b: Float32, power: int) -> Float32:
-    result = np.empty((len(a), len(b)), np.float32)
-    step = max(1, _CELLS // max(1, b.size))
-    columns = max(1, _CELLS // max(1, a.shape[1]))
-    for row in range(0, len(a), step):
-        for column in range(0, len(b), columns):
-            gap = np.abs(a[row : row + step, None] - b[None, column : column + columns])
-            cells = gap.sum(-1) if power == 1 else np.sqrt((gap * gap).sum(-1))
-            result[row : row + step, column : column + columns] = cells
-    return result
-
-
-_ALL_PAIRS: Mapping[SimilarityName, Callable[[Float32, Float32], npt.NDArray[Any]]] = {
-    "cosine": lambda a, b: _unit(a) @ _unit(b).T,
-    "dot": lambda a, b: a @ b.T,
-    "euclidean": lambda a, b: -_distances(a, b, 2),
-    "manhattan": lambda a, b: -_distances(a, b, 1),
-}
 _ROW_PAIRS: Mapping[SimilarityName, Callable[[Float32, Float32], npt.NDArray[Any]]] = {
     "cosine": lambda a, b: (_unit(a) * _unit(b)).sum(-1),
     "dot": lambda a, b: (a * b).sum(-1),
@@ -56,17 +79,9 @@ _ROW_PAIRS: Mapping[SimilarityName, Callable[[Float32, Float32], npt.NDArray[Any
 }
 
 
-def similarity(a: Any, b: Any, name: SimilarityName) -> Float32:
-    """Scores of every row of `a` [n, d] with every row of `b` [m, d]: [n, m] float32."""
-    left, right = _matrix(a, "a"), _matrix(b, "b")
-    if left.shape[1] != right.shape[1]:
-        raise InputError(f"a has {left.shape[1]} dimensions and b has {right.shape[1]}")
-    return _ALL_PAIRS[name](left, right).astype(np.float32, copy=False)
-
-
 def similarity_pairwise(a: Any, b: Any, name: SimilarityName) -> Float32:
     """Scores of row i of `a` [n, d] with row i of `b` [n, d]: [n] float32."""
-    left, right = _matrix(a, "a"), _matrix(b, "b")
+    left, right = as_matrix(a, "a"), as_matrix(b, "b")
     if left.shape != right.shape:
         raise InputError(f"a has the shape {list(left.shape)} and b {list(right.shape)}; pairs need the same")
     return _ROW_PAIRS[name](left, right).astype(np.float32, copy=False)

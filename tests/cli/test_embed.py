@@ -100,6 +100,33 @@ def test_precision(longspan: Run, tiny: Path, corpus: Path, tmp_path: Path, prec
     assert [row["embedding"] for row in rows_of(tmp_path / "out.jsonl")] == expected.tolist()
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_calibrated_ranges_of_the_folder(longspan: Run, tiny: Path, tmp_path: Path, precision: Any) -> None:
+    """They also do where the vectors themselves say nothing: of one text."""
+    encoder = Encoder(tiny)
+    encoder.calibrate(TEXTS)
+    encoder.save(tmp_path / "model")
+    text = tmp_path / "a.txt"
+    text.write_text("cat dog")
+    command = ("embed", text, "--model", tmp_path / "model", "--precision", precision)
+    assert longspan(*command, "--output", tmp_path / "a.npz").code == 0
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert same(arrays["vectors"], encoder.encode(["cat dog"], precision=precision))
+        assert same(arrays["low"], encoder.ranges[16].low)
+    ran = longspan(*command, "--output", tmp_path / "b.npz", "--truncate-dim", 5)  # of which there are none
+    assert "by the vectors, at least 2; there is 1" in ran.error
+
+
+def test_long_text_of_the_folder(longspan: Run, tiny: Path, tmp_path: Path) -> None:
+    Encoder(tiny, long_text="error").save(tmp_path / "model")
+    text = tmp_path / "a.txt"
+    text.write_text("cat " * 100)
+    command = ("embed", text, "--model", tmp_path / "model", "--output", tmp_path / "a.npz")
+    assert "only 62 fit the model at once" in longspan(*command).error
+    assert longspan(*command, "--long-text", "window").code == 0
+
+
 def test_options_reach_the_encoder(longspan: Run, tiny: Path, corpus: Path, tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     text.write_text("cat dog")

@@ -1,1 +1,1 @@
-"""Reads checkpoints from disk: where the folder is, what its modules say, and its tensors, mapped and not copied."""
+"""Checkpoints on disk: where one is, what its modules say, its tensors, mapped and not copied; and saving one."""

@@ -46,6 +46,7 @@ SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manha
 # sentence-transformers knows these prompts, as empty ones, for every model.
 IMPLIED_PROMPTS = ("query", "document")
 NAMESPACE = "sentence_transformers."
+OPTIONS_FILE = "config_sentence_transformers.json"
 TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
@@ -108,7 +109,7 @@ def read_recipe(folder: Path) -> Recipe:
     transformer, pooling = parts.finished(folder / "modules.json")
     tail = tuple(parts.tail)
     check_widths(pooling, tail)
-    options = Fields.read_optional(folder / "config_sentence_transformers.json")
+    options = Fields.read_optional(folder / OPTIONS_FILE)
     options.only("model_type", "SentenceTransformer")
     prompts = _prompts(options)
     return Recipe(
@@ -126,6 +127,13 @@ def read_recipe(folder: Path) -> Recipe:
         truncate_dim=options.integer("truncate_dim"),
         separator=None if parts.static else read_separator(transformer.folder),
     )
+
+
+def module_folders(folder: Path) -> tuple[Path, ...]:
+    """A model folder, and those of its modules that exist, each once; raises as `read_recipe`."""
+    entries = _entries(folder / "modules.json") if (folder / "modules.json").exists() else []
+    places = dict.fromkeys((folder, *(folder / entry.path for entry in entries)))
+    return tuple(place for place in places if place.is_dir())
 
 
 def _plain(folder: Path) -> Recipe:

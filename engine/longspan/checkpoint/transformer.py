@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
 from .config import Fields, json_kind
@@ -86,6 +88,19 @@ def read_transformer(folder: Path, *, saved: bool) -> TransformerModule:
         lower_case=settings.boolean("do_lower_case", False),
         all_layers=arguments["config_args"].boolean("output_hidden_states", own),
     )
+
+
+def settings_with_length(folder: Path, max_seq_length: int) -> tuple[Path, dict[str, Any]]:
+    """The settings file of a saved transformer, and its object with another length wherever one is said that counts."""
+    settings = _settings(folder)
+    values: dict[str, Any] = {**copy.deepcopy(dict(settings.values)), "max_seq_length": max_seq_length}
+    for name in ("tokenizer_args", NEW_NAMES["tokenizer_args"]):
+        if "model_max_length" in (values.get(name) or {}):
+            values[name]["model_max_length"] = max_seq_length
+    for section in (values.get("processing_kwargs") or {}).values():
+        if "max_length" in (section or {}):
+            section["max_length"] = max_seq_length
+    return settings.path, values
 
 
 def _settings(folder: Path) -> Fields:

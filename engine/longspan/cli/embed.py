@@ -41,8 +41,9 @@ vector that knows the document around it.
 
 Output: .npz has `vectors` and `ids`; of chunks also `document` (an index into `ids`) and `spans` (characters), of
 several sizes `chunk_tokens`. JSONL and Parquet have a row per vector: id, of chunks also chunk, start and end, then
-embedding. int8 and uint8 map the least and greatest value of each component over all vectors to their 256 levels; npz
-and Parquet keep these as `low` and `high`."""
+embedding. int8 and uint8 map the least and greatest value of each component over all vectors to their 256 levels; where
+the model folder was saved with calibrated ranges of that dimension, it maps these. npz and Parquet keep them as `low`
+and `high`."""
 
 EXAMPLES = """\
 examples:
@@ -71,8 +72,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--long-text",
         choices=("window", "truncate", "error"),
-        default="window",
-        help="what becomes of texts that are too long for the model (default: window: overlapping windows)",
+        help="what becomes of texts that are too long for the model (default: what the model folder was saved with, "
+        "else window: overlapping windows)",
     )
     add_fields(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT, and discard other interrupted work")
@@ -96,9 +97,11 @@ def run(args: argparse.Namespace) -> int:
     sources = find_sources(args.inputs, (output, partial_folder(output)))
     folder = resolve(args.model)
     encoder = Encoder(folder, long_text=args.long_text, truncate_dim=args.truncate_dim, threads=args.threads)
+    args.long_text = encoder.long_text
     options = {name: getattr(args, name) for name in SHAPING} | {"format": format_name}
     identity = identity_of(options, folder, encoder.device, sources)
-    layout = Layout(tuple(args.chunk_tokens or ()), args.precision, encoder.get_embedding_dimension())
+    dimension = encoder.get_embedding_dimension()
+    layout = Layout(tuple(args.chunk_tokens or ()), args.precision, dimension, encoder.ranges.get(dimension))
     skipped = Skipped(args.skip_errors)
     with open_journal(output, identity, overwrite=args.overwrite) as journal, _advising(journal):
         summary = f"{output}: finished what an interrupted run had left to do"

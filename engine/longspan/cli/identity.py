@@ -29,8 +29,9 @@ def identity_of(options: Mapping[str, Any], model: Path, device: str, sources: S
 def instruction_tier() -> str:
     """The tier of instructions that the CPU executor uses by default."""
     from .. import _csrc
+    from ..executors.tiers import wanted_tier
 
-    return os.environ.get("LONGSPAN_ISA") or _csrc.tiers()[-1]
+    return wanted_tier() or _csrc.tiers()[-1]
 
 
 def model_fingerprint(folder: Path) -> str:

@@ -77,7 +77,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
         "width": body.output.width,
         "parameters": sum(weight.size for weight in weights),
         "dimension": recipe.truncate_dim or pipeline.dimension,
-        "max_seq_length": min(recipe.max_seq_length or pipeline.positions, pipeline.positions),
+        "max_seq_length": pipeline.own_length,
         "positions": pipeline.positions,
         "pooling": list(recipe.pooling),
         "tail": [_module(module) for module in recipe.tail],

@@ -30,11 +30,13 @@ class Layout:
         levels: the chunk sizes; none where texts are not chunked.
         precision: of the vectors in the output; shards hold float32.
         dimension: of the vectors.
+        ranges: calibrated ones for int8 and uint8; None to take those of the vectors.
     """
 
     levels: tuple[int, ...]
     precision: Precision
     dimension: int
+    ranges: Ranges | None = None
 
 
 def format_of(output: Path, name: str | None) -> str:
@@ -56,9 +58,9 @@ def write_output(file: IO[bytes], journal: Journal, layout: Layout, name: str) -
     """Write the journal's shards to a seekable file.
 
     Raises:
-        InputError: int8 or uint8 of fewer than two vectors, or of one that is not finite.
+        InputError: int8 or uint8 without calibrated ranges, of fewer than two vectors or of one that is not finite.
     """
-    ranges = _ranges(journal) if layout.precision in ("int8", "uint8") else None
+    ranges = layout.ranges or _ranges(journal) if layout.precision in ("int8", "uint8") else None
     WRITERS[name](file, journal, layout, ranges)
 
 

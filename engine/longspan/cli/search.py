@@ -82,7 +82,7 @@ def search(
     query = encoder.encode_query(question, show_progress_bar=False)
     best: dict[str, Passage] = {}
     for group in groups:
-        for passage in _passages(encoder, query, group, chunk_tokens):
+        for passage in _ranked(encoder, query, group, chunk_tokens):
             key = one_line(passage.text)
             if key not in best or passage.score > best[key].score:
                 best[key] = passage
@@ -91,16 +91,29 @@ def search(
     return list(best.values())
 
 
-def _passages(encoder: Encoder, query: Any, group: Sequence[Document], chunk_tokens: int) -> Iterator[Passage]:
+def _ranked(encoder: Encoder, query: Any, group: Sequence[Document], chunk_tokens: int) -> Iterator[Passage]:
+    """All passages of a group, best first."""
+    import numpy as np
+
+    from ..search import semantic_search
+
     texts = [document.text for document in group]
     results = encoder.encode_chunks(texts, chunk_tokens=chunk_tokens, show_progress_bar=False)
-    for document, result in zip(group, results, strict=True):
-        if not len(result):
-            continue
-        scores = encoder.similarity(query, result.vectors)[0].tolist()
-        for index, (score, (start, end)) in enumerate(zip(scores, result.spans, strict=True)):
-            if score == score:  # no NaN
-                yield Passage(score, document.id, start, end, result.text(index))
+    places = [
+        (document, result, chunk)
+        for document, result in zip(group, results, strict=True)
+        for chunk in range(len(result))
+    ]
+    if not places:
+        return
+    vectors = np.concatenate([result.vectors for result in results])
+    hits = semantic_search(query, vectors, len(places), similarity_fn_name=encoder.similarity_fn_name)
+    for score, index in zip(hits.scores[0].tolist(), hits.indices[0].tolist(), strict=True):
+        if score != score:  # NaN, and all behind it
+            return
+        document, result, chunk = places[index]
+        start, end = result.spans[chunk]
+        yield Passage(score, document.id, start, end, result.text(chunk))
 
 
 def _lines(number: int, passage: Passage, columns: int) -> Iterator[str]:

@@ -42,6 +42,12 @@ def choose_executor(
     return name, _foreign(name) if backend == "transformers" else _reference(name)
 
 
+def check_device(device: object, own: str) -> None:
+    """Raise an InputError if a call asks for another device than its encoder's."""
+    if device is not None and str(device) != own:
+        raise InputError(f"device is {device!r}, but this encoder is on {own!r}; make another one for it")
+
+
 def _cpu(threads: int | None) -> MakeExecutor:
     from .cpu import CpuExecutor
 

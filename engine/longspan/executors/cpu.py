@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..program.rope import PositionScale, Rope, RopeTables
 from .footprint import Footprint, tables_of
 from .schedule import Schedule, make_packs
 from .threads import default_threads
+from .tiers import wanted_tier
 
 TILE_ROWS = 96
 """Rows of one `mlp` tile: its intermediate matrix stays in the near cache."""
@@ -61,7 +61,7 @@ class CpuExecutor:
         isa: str | None = None,
     ) -> None:
         self.threads = default_threads() if threads is None else threads
-        self._isa = isa if isa is not None else os.environ.get("LONGSPAN_ISA", "")
+        self._isa = wanted_tier() if isa is None else isa
         self._body = body
         self._program = _bind(body, tensors, self._isa, output=None)
         self._tables = tuple(tables_of(body, tensors))

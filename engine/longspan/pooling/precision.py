@@ -51,6 +51,22 @@ class Ranges:
             raise InputError(f"calibration text {bad[0]} has a vector that is not finite")
         return cls(vectors.min(0), vectors.max(0))
 
+    def checked(self, dimension: int) -> Ranges:
+        """The same as float32 arrays.
+
+        Raises:
+            InputError: they are not of that dimension, not finite, or a component's high is below its low.
+        """
+        low, high = np.ascontiguousarray(self.low, np.float32), np.ascontiguousarray(self.high, np.float32)
+        for name, values in (("low", low), ("high", high)):
+            if values.shape != (dimension,):
+                raise InputError(f"ranges.{name} has the shape {list(values.shape)}, expected {[dimension]}")
+            if not np.isfinite(values).all():
+                raise InputError(f"ranges.{name} is not finite")
+        if (high < low).any():
+            raise InputError(f"ranges.high is below ranges.low at component {int(np.argmax(high < low))}")
+        return Ranges(low, high)
+
     @property
     def step(self) -> Float32:
         """[d] the width of one level; 1 where a component never changes."""
@@ -87,3 +103,10 @@ def to_precision(vectors: Float32, precision: Precision, ranges: Ranges | None) 
     else:
         data = _csrc.quantize(vectors, precision, ranges.low, ranges.step)
     return data.view(np.int8) if precision in ("int8", "binary") else data
+
+
+def unpacked_bits(data: Vectors, precision: Precision, dimension: int) -> Float32:
+    """The bits of binary or ubinary vectors [n, ceil(d / 8)] as -1 and 1: [n, d]."""
+    flip = 0x80 if precision == "binary" else 0
+    bits = np.unpackbits(data.view(np.uint8) ^ np.uint8(flip), axis=1, count=dimension)
+    return bits.astype(np.float32) * 2 - 1

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from ..errors import InputError
+
+LongText = Literal["window", "truncate", "error"]
+"""What becomes of a text that is longer than the model's maximum."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,93 @@
+"""longspan.json: what only Longspan knows of a model. sentence-transformers passes over the file.
+
+{"format": 1, "long_text": "window", "ranges": {"384": {"low": [...], "high": [...]}}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from ..errors import CheckpointError, InputError
+from ..pooling.precision import Ranges
+from ..text.windows import LongText
+from .config import Fields, json_kind
+
+FILE = "longspan.json"
+FORMAT = 1
+SECTIONS = ("format", "long_text", "ranges")
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What the file says.
+
+    Attributes:
+        long_text: what becomes of texts that are too long; None where the file does not say.
+        ranges: of int8 and uint8, by the vectors' dimension.
+    """
+
+    long_text: str | None = None
+    ranges: Mapping[int, Ranges] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `read_extras` reads."""
+        ranges = {
+            str(dimension): {"low": mine.low.tolist(), "high": mine.high.tolist()}
+            for dimension, mine in self.ranges.items()
+        }
+        return {"format": FORMAT, "long_text": self.long_text, "ranges": ranges}
+
+
+def read_extras(folder: Path) -> Extras:
+    """Reads the file of a model folder; nothing where there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or written by a newer version; the message names file and field.
+    """
+    if not (folder / FILE).exists():
+        return Extras()
+    fields = Fields.read(folder / FILE)
+    version = fields.required_integer("format")
+    if version > FORMAT:
+        raise fields.wrong("format", f"is {version}, and this version of Longspan reads up to {FORMAT}; upgrade it")
+    for name in fields.values:
+        if name not in SECTIONS:
+            raise fields.wrong(name, f"is not known; known are {', '.join(SECTIONS)}")
+    table = fields.table("ranges")
+    return Extras(_long_text(fields), dict(_ranges(table, name) for name in table.values))
+
+
+def _long_text(fields: Fields) -> str | None:
+    name = fields.text("long_text")
+    if name is not None and name not in get_args(LongText):
+        raise fields.wrong("long_text", f"is '{name}'; known are {', '.join(get_args(LongText))}")
+    return name
+
+
+def _ranges(table: Fields, name: str) -> tuple[int, Ranges]:
+    if not (name.isascii() and name.isdigit() and int(name) > 0):
+        raise table.wrong(name, "must be named by a dimension, a positive integer")
+    ends = table.table(name)
+    try:
+        return int(name), Ranges(_numbers(ends, "low"), _numbers(ends, "high")).checked(int(name))
+    except InputError as error:
+        raise CheckpointError(f"{table.path}: '{table.prefix}{name}' cannot be used: {error}.") from error
+
+
+def _numbers(ends: Fields, name: str) -> Any:
+    values = ends.values.get(name)
+    if not isinstance(values, list):
+        raise ends.wrong(name, f"must be a list of numbers, not {json_kind(values)}")
+    kinds = sorted({json_kind(value) for value in values} - {"a number"})
+    if kinds:
+        raise ends.wrong(name, f"must be a list of numbers, but holds {kinds[0]}")
+    try:
+        with np.errstate(over="ignore"):  # infinity, which is complained of later
+            return np.array(values, np.float64).astype(np.float32)
+    except OverflowError:
+        raise ends.wrong(name, "holds an integer that no float can hold") from None

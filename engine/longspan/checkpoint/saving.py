@@ -1,0 +1,185 @@
+"""Writes a model folder: a checkpoint's own files, and what was set since, where the next reader looks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import InputError
+from .config import read_json
+from .extras import FILE, Extras
+from .folder import ALLOWED_FILES, IGNORED_FILES
+from .modules import POOLING_FIELDS
+from .recipe import IMPLIED_PROMPTS, OPTIONS_FILE, Recipe, module_folders
+from .settings import Settings
+from .tensors import Tensors
+from .transformer import SETTINGS_FILES, settings_with_length
+
+COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*")
+FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """What a folder is to hold.
+
+    Attributes:
+        source: the checkpoint's folder.
+        recipe: what it says.
+        width: of its token vectors.
+        settings: what the new folder says instead.
+    """
+
+    source: Path
+    recipe: Recipe
+    width: int
+    settings: Settings
+
+
+def save_model(model: SavedModel, target: Path) -> None:
+    """Writes the folder under another name beside its place, and moves it there once it is whole and on the disk.
+
+    Raises:
+        InputError: the place is taken, or the folder around it does not exist.
+        OSError: a file cannot be read or written; nothing is left behind.
+    """
+    target = Path(os.path.realpath(os.path.expanduser(target)))
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} does not exist")
+    _check_free(target)
+    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    work.mkdir()
+    try:
+        _fill(model, work)
+        _move(work, target)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    _sync(target.parent)
+
+
+def _check_free(target: Path) -> None:
+    if target.is_dir():
+        if any(target.iterdir()):
+            raise InputError(f"{target} is not empty; give a folder that does not exist yet, or an empty one")
+    elif target.exists():
+        raise InputError(f"{target} is a file; give a folder")
+
+
+def _move(work: Path, target: Path) -> None:
+    try:
+        os.rename(work, target)  # takes the place of an empty folder
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # somebody was quicker
+            _check_free(target)
+        raise
+
+
+def _fill(model: SavedModel, work: Path) -> None:
+    documents = _documents(model)
+    for place in _own_files(model):
+        if place.as_posix() not in documents:
+            (work / place).parent.mkdir(parents=True, exist_ok=True)
+            with (model.source / place).open("rb") as source, (work / place).open("xb") as copy:
+                if not _shared(source.fileno(), copy.fileno()):
+                    shutil.copyfileobj(source, copy, 1 << 20)
+                _flush(copy)
+    for name, document in documents.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        with (work / name).open("w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            _flush(file)
+    for folder, _, _ in os.walk(work, topdown=False):
+        _sync(Path(folder))
+
+
+def _own_files(model: SavedModel) -> list[Path]:
+    """The checkpoint's files, relative to its folder: those at its top and in its modules' folders, and its weights."""
+    paths = {view.file for view in Tensors.open(model.recipe.transformer).values()}
+    for folder in module_folders(model.source):
+        paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
+    return sorted(path.relative_to(model.source) for path in paths)
+
+
+def _is_wanted(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in COPIED) and not any(fnmatch(name, it) for it in IGNORED_FILES)
+
+
+def _shared(source: int, copy: int) -> bool:
+    """Whether the file system could share the blocks, which costs neither time nor room."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(copy, FICLONE, source)
+        return True
+    return False
+
+
+def _flush(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- what differs from the source ------------------------------------------------------------------------------------
+
+
+def _documents(model: SavedModel) -> dict[str, Any]:
+    """JSON files by their place, as they are to be; all others are copied."""
+    documents = {FILE: Extras(model.settings.long_text, model.settings.ranges).as_json()}
+    saved = (model.source / "modules.json").exists()
+    if not saved:  # only beside modules.json does sentence-transformers read settings
+        documents |= _modules(model)
+    options = read_json(model.source / OPTIONS_FILE) if saved and (model.source / OPTIONS_FILE).exists() else {}
+    changed = _changed_options(model)
+    if changed or not saved:
+        documents[OPTIONS_FILE] = {**options, **changed}
+    if saved and model.settings.max_seq_length != model.recipe.max_seq_length:
+        path, settings = settings_with_length(model.recipe.transformer, model.settings.max_seq_length)
+        documents[path.relative_to(model.source).as_posix()] = settings
+    return documents
+
+
+def _modules(model: SavedModel) -> dict[str, Any]:
+    """The files that make a plain folder one of sentence-transformers, in the schema that every version reads."""
+    kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
+    modes = {name: mode in model.recipe.pooling for name, mode in POOLING_FIELDS.items()}
+    return {
+        "modules.json": [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (kind, path) in enumerate(kinds)
+        ],
+        "1_Pooling/config.json": {"word_embedding_dimension": model.width, **modes},
+        SETTINGS_FILES[0]: {"max_seq_length": model.settings.max_seq_length, "do_lower_case": False},
+    }
+
+
+def _changed_options(model: SavedModel) -> dict[str, Any]:
+    recipe, settings = model.recipe, model.settings
+    before = {
+        "prompts": {**dict.fromkeys(IMPLIED_PROMPTS, ""), **dict(recipe.prompts)},
+        "default_prompt_name": recipe.default_prompt_name,
+        "similarity_fn_name": recipe.similarity_fn_name or "cosine",
+        "truncate_dim": recipe.truncate_dim,
+    }
+    now = {
+        "prompts": dict(settings.prompts),
+        "default_prompt_name": settings.default_prompt_name,
+        "similarity_fn_name": settings.similarity_fn_name,
+        "truncate_dim": settings.truncate_dim,
+    }
+    return {name: value for name, value in now.items() if value != before[name]}

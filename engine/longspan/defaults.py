@@ -1,0 +1,115 @@
+"""What an encoder does where a call says nothing, and from both to the `Options` of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .checkpoint.extras import read_extras
+from .checkpoint.settings import Settings
+from .checks import checked_prompts, is_count
+from .encoding import Options, check_long_text
+from .errors import InputError
+from .pipeline import Pipeline
+from .pooling.precision import check_precision
+from .text.inputs import check_text
+
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+def initial_settings(folder: Path, pipeline: Pipeline, given: Mapping[str, Any]) -> Settings:
+    """What was given by the name of a setting, else what the folder says, else the usual.
+
+    Raises:
+        CheckpointError: the folder's longspan.json is damaged.
+        InputError: the prompts are not usable.
+    """
+    recipe, extras = pipeline.recipe, read_extras(folder)
+    own_prompts = checked_prompts(dict(recipe.prompts))
+    return Settings(
+        max_seq_length=_first(given["max_seq_length"], pipeline.own_length),
+        truncate_dim=_first(given["truncate_dim"], recipe.truncate_dim),
+        long_text=_first(given["long_text"], extras.long_text, "window"),
+        prompts={"query": "", "document": "", **own_prompts, **checked_prompts(given["prompts"])},
+        default_prompt_name=_first(given["default_prompt_name"], recipe.default_prompt_name),
+        similarity_fn_name=_first(given["similarity_fn_name"], recipe.similarity_fn_name, "cosine"),
+        ranges=extras.ranges,
+    )
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """An encoder's settings, beside its checkpoint."""
+
+    settings: Settings
+    pipeline: Pipeline
+
+    def check(self) -> None:
+        """Raise an InputError if a setting is not usable."""
+        check_long_text(self.settings.long_text)
+        checked_prompts(self.settings.prompts)
+        self.prompt(None, None)
+        self.dimension(None)
+
+    def prompt_name(self, names: Sequence[str], prompt_name: str | None, prompt: str | None) -> str | None:
+        """The name that was asked for, else the first of `names` with a prompt, else the first: never the default's."""
+        if prompt_name is not None or prompt is not None:
+            return prompt_name
+        return next((name for name in names if self.settings.prompts.get(name)), names[0])
+
+    def prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        """What is put before the texts; raises an InputError if there is no prompt of that name, or it is no text."""
+        if prompt is not None:
+            return check_text(prompt, "prompt")
+        name, prompts = _first(prompt_name, self.settings.default_prompt_name), self.settings.prompts
+        if name is None:
+            return ""
+        if not isinstance(name, str) or name not in prompts:
+            known = ", ".join(map(repr, prompts))
+            raise InputError(f"there is no prompt named {name!r}; known are {known}")
+        return check_text(prompts[name], f"prompts[{name!r}]")
+
+    def dimension(self, truncate_dim: int | None) -> int:
+        """The dimension of the vectors; raises an InputError if the checkpoint cannot give so many components."""
+        dimension, whole = _first(truncate_dim, self.settings.truncate_dim), self.pipeline.dimension
+        if dimension is None:
+            return whole
+        if not is_count(dimension, 1) or dimension > whole:
+            raise InputError(f"truncate_dim is {dimension!r}, expected an integer from 1 to the model's {whole}")
+        return int(dimension)
+
+    def options(
+        self,
+        prompt: str,
+        long_text: str,
+        truncate_dim: int | None,
+        normalize_embeddings: bool,
+        precision: str,
+        window_overlap: int | None = None,
+        **rest: Any,
+    ) -> Options:
+        """How a call treats its texts; `rest` goes to `Options` as it is.
+
+        Raises:
+            InputError: an option is not usable.
+        """
+        if window_overlap is not None and not is_count(window_overlap, 0):
+            raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
+        dimension = self.dimension(truncate_dim)
+        return Options(
+            prompt=prompt,
+            max_seq_length=self.settings.max_seq_length,
+            long_text=check_long_text(long_text),
+            dimension=dimension,
+            unit=self.pipeline.unit or normalize_embeddings,
+            precision=check_precision(precision),
+            ranges=self.settings.ranges.get(dimension),
+            window_overlap=None if window_overlap is None else int(window_overlap),
+            **rest,
+        )

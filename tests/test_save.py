@@ -1,0 +1,89 @@
+"""`Encoder.save` on the real model: the same vectors, and calibrated ranges that serve at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from longspan import CheckpointError, Encoder, InputError, semantic_search
+
+TEXTS = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium.", ""]
+
+
+@pytest.fixture(scope="module")
+def encoder(minilm: Path) -> Encoder:
+    encoder = Encoder(minilm, prompts={"query": "Question: "})
+    encoder.calibrate(TEXTS)
+    encoder.calibrate(TEXTS, truncate_dim=64)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def saved(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    encoder.save(folder)
+    return folder
+
+
+def test_same_bits(encoder: Encoder, saved: Path) -> None:
+    again = Encoder(saved)
+    assert again.encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
+    assert again.encode_query(TEXTS[0]).tobytes() == encoder.encode_query(TEXTS[0]).tobytes()
+
+
+def test_ranges_serve_a_single_query(encoder: Encoder, saved: Path) -> None:
+    again = Encoder(saved)
+    assert sorted(again.ranges) == [64, 384]
+    for precision in ("int8", "uint8"):
+        for dimension in (64, None):
+            mine, theirs = (
+                model.encode_query(TEXTS[0], precision=precision, truncate_dim=dimension) for model in (again, encoder)
+            )
+            assert mine.tobytes() == theirs.tobytes()
+    with pytest.raises(InputError, match="calibrate"):
+        again.encode(TEXTS[0], precision="int8", truncate_dim=32)
+    codes = again.encode(TEXTS, precision="int8")
+    hits = semantic_search(again.encode(TEXTS[1]), codes, 1, corpus_precision="int8", ranges=again.ranges[384])
+    assert hits.indices.tolist() == [[1]]
+
+
+def test_sentence_transformers_gives_equal_vectors(encoder: Encoder, saved: Path) -> None:
+    peer = SentenceTransformer(str(saved), device="cpu")
+    np.testing.assert_allclose(peer.encode(TEXTS), encoder.encode(TEXTS), atol=2e-6)
+    np.testing.assert_allclose(peer.encode_query(TEXTS), encoder.encode_query(TEXTS), atol=2e-6)
+
+
+def test_damaged_file(saved: Path, tmp_path: Path) -> None:
+    for path in saved.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "longspan.json").unlink()
+    (tmp_path / "longspan.json").write_text('{"format": 99}')
+    with pytest.raises(CheckpointError, match=r"longspan\.json: 'format' is 99, .* upgrade"):
+        Encoder(tmp_path)
+
+
+def test_a_file_that_cannot_be_written(minilm: Path, tmp_path: Path) -> None:
+    """The system itself refuses to write more than so many bytes of a file, as it does on a full disk."""
+    script = """
+        import resource, sys
+        from longspan import Encoder
+
+        encoder = Encoder(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        try:
+            encoder.save(sys.argv[2])
+        except OSError as error:
+            print("refused:", error.strerror)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", textwrap.dedent(script), str(minilm), str(tmp_path / "saved")]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert child.stdout == "refused: File too large\n", child.stderr
+    assert not list(tmp_path.iterdir())
