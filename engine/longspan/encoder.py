@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .batch import Float32
@@ -11,7 +11,7 @@ from .checkpoint.folder import resolve
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
 from .checks import checked_prompts, is_count, one_of
 from .chunk_plan import ChunkOptions, as_list, plan_chunks
-from .encoding import Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
+from .encoding import LongTexts, Options, check_long_text, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import choose_executor
 from .pipeline import Pipeline
@@ -20,7 +20,7 @@ from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
 from .streaming import stream_chunks, stream_texts
 from .text.chunkers import Spans
-from .text.inputs import check_text
+from .text.inputs import check_text, check_texts
 
 if TYPE_CHECKING:
     import tokenizers
@@ -224,7 +224,7 @@ class Encoder:
             result, usages = embed_tokens(self._pipeline, texts, options)
         else:
             raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
-        warn_long_texts(usages, options)
+        warn_long_texts(LongTexts().add(usages), options)
         result = converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
         if single:
             return (result[0], usages[0]) if return_usage else result[0]
@@ -326,7 +326,7 @@ class Encoder:
         )
         results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
-            warn_long_texts(usages, options)
+            warn_long_texts(LongTexts().add(usages), options)
         return results[0] if plan.single else results
 
     def stream(
@@ -357,11 +357,15 @@ class Encoder:
         Raises:
             InputError: an option is not usable, at once; or a text is not, when its turn comes.
         """
-        if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        if isinstance(texts, str | bytes | Mapping | Set) or not isinstance(texts, Iterable):
             raise InputTypeError(f"texts is {type(texts).__name__}, expected an iterable of str")
         if window_overlap is not None and not is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
+        if chunk_tokens is not None and not is_count(chunk_tokens, 1):
+            raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1")
         chunked = chunk_tokens is not None or splitter is not None
+        if chunk_overlap and not chunked:
+            raise InputError(f"chunk_overlap is {chunk_overlap!r}, but it goes with chunk_tokens only")
         name = self._prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
         options = self._options(
             self._prompt(name, prompt),
@@ -390,7 +394,7 @@ class Encoder:
             InputError: there are too few texts, or one has a vector that is not finite.
         """
         dimension = self._dimension(truncate_dim)
-        vectors = self.encode(list(texts), truncate_dim=dimension)
+        vectors = self.encode(check_texts(texts, "texts"), truncate_dim=dimension)
         self._ranges = {**self._ranges, dimension: Ranges.of(vectors)}
 
     # --- vectors to scores ---------------------------------------------------------------------------------------
@@ -450,7 +454,7 @@ class Encoder:
             max_seq_length=self._max_seq_length,
             long_text=check_long_text(long_text),
             dimension=dimension,
-            unit=self._pipeline.unit or normalize_embeddings,
+            unit=bool(self._pipeline.unit or normalize_embeddings),
             precision=check_precision(precision),
             ranges=self._ranges.get(dimension),
             **rest,
