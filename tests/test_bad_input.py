@@ -262,6 +262,16 @@ def test_options_are_checked_before_the_texts(encoder: Encoder, inputs: list[str
         encoder.encode(inputs, **wrong)
 
 
+@pytest.mark.parametrize("texts", ["two words", None, 7, ["a", None], {"a": "b"}])
+def test_calibration_texts(encoder: Encoder, texts: Any) -> None:
+    with pytest.raises(InputTypeError, match=r"texts(\[1\])? is \w+, expected"):
+        encoder.calibrate(texts)
+    with pytest.raises(InputError, match="at least 2 texts, got 1"):
+        encoder.calibrate(["one"])
+    with pytest.raises(InputError, match=r"call encoder\.calibrate"):
+        encoder.encode("a", precision="int8")
+
+
 def test_unknown_keywords(minilm: Path, encoder: Encoder) -> None:
     unknown: dict[str, Any] = {"normalise": True}
     with pytest.raises(TypeError, match="normalise"):

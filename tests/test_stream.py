@@ -94,6 +94,13 @@ def test_reads_no_more_than_it_needs(encoder: Encoder) -> None:
 def test_options_are_checked_at_once_and_texts_in_their_turn(encoder: Encoder) -> None:
     with pytest.raises(InputTypeError, match="texts is str"):
         encoder.stream("one text")
+    with pytest.raises(InputTypeError, match="texts is set"):
+        encoder.stream({"a", "b"})
+    for options in ({"chunk_tokens": 0}, {"chunk_tokens": (4, 8)}):
+        with pytest.raises(InputError, match=r"chunk_tokens is .*, expected an integer of at least 1"):
+            encoder.stream([], **options)
+    with pytest.raises(InputError, match="chunk_overlap is 3, but it goes with chunk_tokens only"):
+        encoder.stream([], chunk_overlap=3)
     with pytest.raises(InputError, match="truncate_dim"):
         encoder.stream([], truncate_dim=1000)
     with pytest.raises(InputTypeError, match=r"texts\[1\] is int"):
@@ -105,6 +112,8 @@ def test_warns_once_at_the_end(encoder: Encoder) -> None:
     with pytest.warns(LongTextWarning) as warned:
         list(encoder.stream(["word " * 600, "short", "word " * 700]))
     assert len(warned) == 1
+    assert str(warned[0].message).startswith("2 of 3 texts are longer than the 256 tokens")
+    assert "(the longest has 700)" in str(warned[0].message)
     assert warned[0].filename == __file__
 
 

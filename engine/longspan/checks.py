@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -23,9 +24,18 @@ def one_of(value: object, known: Sequence[T], option: str) -> T:
     raise InputError(f"{option} is {value!r}, expected one of {', '.join(known)}")
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, numpy's included; True and False are none."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
 def is_count(value: object, least: int) -> bool:
-    """Whether an option is an integer, numpy's included, of at least `least`; True and False are none."""
-    return not isinstance(value, bool) and hasattr(value, "__index__") and int(value) >= least
+    """Whether an option is an integer of at least `least`."""
+    return is_whole(value) and int(value) >= least  # type: ignore[call-overload]
 
 
 def checked_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:

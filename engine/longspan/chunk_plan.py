@@ -80,11 +80,15 @@ def plan_chunks(
         InputError: an argument is not usable, or two of them say what the chunks are.
     """
     pieces = _pieces(documents)
+    if joiner is not None:
+        check_text(joiner, "joiner")
     if sum(way is not None for way in (spans, splitter, pieces)) > 1:
         raise InputError("give the chunks one way: as spans, by a splitter, or as documents that are lists of chunks")
+    if any(way is not None for way in (spans, splitter, pieces)) and chunk_overlap:
+        raise InputError(f"chunk_overlap is {chunk_overlap!r}, but it goes with chunk_tokens only")
     if pieces is not None:
         between = " " if separator is None else separator.content
-        texts, places = join_pieces(pieces, between if joiner is None else check_text(joiner, "joiner"))
+        texts, places = join_pieces(pieces, between if joiner is None else joiner)
         separated = None if joiner is not None or separator is None else Separated(separator, pieces)
         return ChunkPlan(texts, single=False, chunker=by_spans(places, WHERE), separated=separated)
     texts, single = as_list(documents, WHERE)
@@ -103,7 +107,8 @@ def plan_chunks(
 def _check_spans(spans: Any, documents: int) -> None:
     """Raise unless there is one list of spans per document."""
     for value in (spans, *spans) if isinstance(spans, Sequence) else (spans,):
-        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        listed = value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, Sequence)
+        if isinstance(value, str | bytes) or not listed:
             raise InputTypeError(f"spans has a {type(value).__name__} where a list of (start, end) pairs is expected")
     if len(spans) != documents:
         raise InputError(f"spans has {len(spans)} lists for {documents} documents")

@@ -107,7 +107,7 @@ class Defaults:
             max_seq_length=self.settings.max_seq_length,
             long_text=check_long_text(long_text),
             dimension=dimension,
-            unit=self.pipeline.unit or normalize_embeddings,
+            unit=bool(self.pipeline.unit or normalize_embeddings),
             precision=check_precision(precision),
             ranges=self.settings.ranges.get(dimension),
             window_overlap=None if window_overlap is None else int(window_overlap),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -16,7 +16,7 @@ from .checkpoint.settings import Settings
 from .checks import is_count, one_of
 from .chunk_plan import ChunkOptions, as_list, plan_chunks
 from .defaults import DOCUMENT_PROMPTS, Defaults, initial_settings
-from .encoding import embed_chunks, embed_texts, embed_tokens, warn_long_texts
+from .encoding import LongTexts, embed_chunks, embed_texts, embed_tokens, warn_long_texts
 from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
 from .models.layers import LayerChoice
@@ -26,6 +26,7 @@ from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
 from .streaming import stream_chunks, stream_texts
 from .text.chunkers import Spans
+from .text.inputs import check_texts
 
 if TYPE_CHECKING:
     import tokenizers
@@ -232,7 +233,7 @@ class Encoder:
             result, usages = embed_tokens(self._pipeline, texts, options)
         else:
             raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
-        warn_long_texts(usages, options)
+        warn_long_texts(LongTexts().add(usages), options)
         result = converted(result, to_tensor=convert_to_tensor, to_numpy=convert_to_numpy)
         if single:
             return (result[0], usages[0]) if return_usage else result[0]
@@ -333,7 +334,7 @@ class Encoder:
         )
         results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
         if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
-            warn_long_texts(usages, options)
+            warn_long_texts(LongTexts().add(usages), options)
         return results[0] if plan.single else results
 
     def stream(
@@ -364,9 +365,13 @@ class Encoder:
         Raises:
             InputError: an option is not usable, at once; or a text is not, when its turn comes.
         """
-        if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        if isinstance(texts, str | bytes | Mapping | Set) or not isinstance(texts, Iterable):
             raise InputTypeError(f"texts is {type(texts).__name__}, expected an iterable of str")
+        if chunk_tokens is not None and not is_count(chunk_tokens, 1):
+            raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1")
         chunked = chunk_tokens is not None or splitter is not None
+        if chunk_overlap and not chunked:
+            raise InputError(f"chunk_overlap is {chunk_overlap!r}, but it goes with chunk_tokens only")
         name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
         options = self._defaults.options(
             self._defaults.prompt(name, prompt),
@@ -395,7 +400,7 @@ class Encoder:
             InputError: there are too few texts, or one has a vector that is not finite.
         """
         dimension = self._defaults.dimension(truncate_dim)
-        vectors = self.encode(list(texts), truncate_dim=dimension)
+        vectors = self.encode(check_texts(texts, "texts"), truncate_dim=dimension)
         self.ranges = {**self.ranges, dimension: Ranges.of(vectors)}
 
     def save(self, path: PathLike) -> None:

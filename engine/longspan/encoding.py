@@ -69,15 +69,37 @@ def check_long_text(value: str) -> LongText:
     return policy
 
 
-def warn_long_texts(usages: Sequence[Usage], options: Options) -> None:
+@dataclass(slots=True)
+class LongTexts:
+    """How many of a call's texts did not fit. Counts alone: a stream may be long.
+
+    Attributes:
+        texts: how many there were.
+        long: how many of them did not fit.
+        longest: tokens of the longest of these.
+    """
+
+    texts: int = 0
+    long: int = 0
+    longest: int = 0
+
+    def add(self, usages: Sequence[Usage]) -> LongTexts:
+        """Count some more."""
+        lengths = [usage.n_tokens for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]
+        self.texts += len(usages)
+        self.long += len(lengths)
+        self.longest = max(self.longest, *lengths, 0)
+        return self
+
+
+def warn_long_texts(found: LongTexts, options: Options) -> None:
     """Say once what happened to how many texts, if any did not fit; the warning points at the caller of the library."""
-    lengths = [usage.n_tokens for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]
-    if lengths:
+    if found.long:
         done = "were cut" if options.long_text == "truncate" else "were embedded in overlapping windows"
         counted = options.count_tokens or options.long_text != "truncate"
-        longest = f" (the longest has {max(lengths)})" if counted else ""
+        longest = f" (the longest has {found.longest})" if counted else ""
         warnings.warn(
-            f"{len(lengths)} of {len(usages)} texts are longer than the {options.max_seq_length} tokens that the model "
+            f"{found.long} of {found.texts} texts are longer than the {options.max_seq_length} tokens that the model "
             f"sees at a time{longest} and {done}; choose with long_text='window', 'truncate' or 'error'",
             LongTextWarning,
             stacklevel=_levels_to_caller(),

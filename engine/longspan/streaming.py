@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .encoding import Options, chunk_vectors, slices, text_vectors, warn_long_texts
+from .encoding import LongTexts, Options, chunk_vectors, slices, text_vectors, warn_long_texts
 from .pipeline import Pipeline
 from .pooling.precision import Vectors
-from .results import Usage
 from .text.chunkers import Chunker
 from .text.inputs import check_text
 
@@ -31,11 +30,11 @@ class StreamedChunk(NamedTuple):
 
 def stream_texts(pipeline: Pipeline, texts: Iterable[object], options: Options) -> Iterator[Vectors]:
     """One vector [d] per text."""
-    long_texts: list[Usage] = []
+    found = LongTexts()
     for part in slices(pipeline, _checked(texts, options.what), options, offsets=False):
         yield from text_vectors(pipeline, part, options)
-        long_texts += _long(part.usages)
-    warn_long_texts(long_texts, options)
+        found.add(part.usages)
+    warn_long_texts(found, options)
 
 
 def stream_chunks(
@@ -53,8 +52,3 @@ def stream_chunks(
 def _checked(texts: Iterable[object], what: str) -> Iterator[str]:
     for index, text in enumerate(texts):
         yield check_text(text, f"{what}[{index}]")
-
-
-def _long(usages: list[Usage]) -> list[Usage]:
-    """Only these are kept to the end of the stream, which may be long."""
-    return [usage for usage in usages if usage.n_windows > 1 or usage.n_used < usage.n_tokens]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -231,6 +232,10 @@ def test_output(longspan: Run, tiny: Path, corpus: Path, tmp_path: Path) -> None
     assert error(tmp_path / "absent" / "out.npz") == f"the folder {tmp_path / 'absent'} does not exist"
     assert error(tmp_path, "--format", "npz") == f"{tmp_path} is a folder"
     assert error(corpus, "--overwrite") == f"{corpus} is both input and output"
+    os.mkfifo(tmp_path / "pipe.npz")
+    for more in ((), ("--overwrite",)):
+        assert "is a device, a pipe or a socket, which --overwrite would remove" in error(tmp_path / "pipe.npz", *more)
+    assert (tmp_path / "pipe.npz").is_fifo()
     (tmp_path / "out.npz").write_text("precious")
     assert error(tmp_path / "out.npz") == f"{tmp_path / 'out.npz'} exists; give --overwrite to replace it"
     assert (tmp_path / "out.npz").read_text() == "precious"
@@ -308,6 +313,13 @@ def test_damaged_shard(longspan: Run, interrupted: list[Any], tmp_path: Path) ->
     shard = tmp_path / "out.npz.partial" / "00000001.npz"
     shard.write_bytes(shard.read_bytes()[:-30])
     assert longspan(*interrupted).error.startswith(f"{shard} is damaged")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "null", "\udcff"])
+def test_damaged_manifest(longspan: Run, interrupted: list[Any], tmp_path: Path, content: str) -> None:
+    manifest = tmp_path / "out.npz.partial" / "manifest.json"
+    manifest.write_bytes(content.encode(errors="surrogateescape"))
+    assert longspan(*interrupted).error == f"{manifest} is damaged; remove the folder"
 
 
 def test_input_that_changes_meanwhile(

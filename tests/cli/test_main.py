@@ -93,6 +93,16 @@ def test_module_and_broken_pipe(tiny: Path) -> None:
     child.stderr.close()
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_closed_standard_output(tiny: Path, more: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "longspan", "info", str(tiny), *more]
+    run = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], env=environment, stderr=subprocess.PIPE, timeout=60
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
 @pytest.mark.slow
 def test_interrupt(tiny: Path, tmp_path: Path) -> None:
     """Ctrl-C gives one line and the exit code 130, and says how to go on."""

@@ -197,6 +197,14 @@ def test_emoji_stay_whole() -> None:
         (3, "expected a pair of whole numbers"),
         (("0", "1"), "expected a pair of whole numbers"),
         ((0, 1.5), "expected a pair of whole numbers"),
+        ((False, 5), "expected a pair of whole numbers"),
+        ({0, 5}, "expected a pair of whole numbers"),
+        ({0: 1, 5: 2}, "expected a pair of whole numbers"),
+        (b"\0\5", "expected a pair of whole numbers"),
+        ([[0, 5], [1]], "expected a pair of whole numbers"),
+        (np.array([[0, 5]]), "expected a pair of whole numbers"),
+        (np.array([0.0, 5.0]), "expected a pair of whole numbers"),
+        ((0, 10**30), "leaves the document of 11 code points"),
         ((3, 3), "is empty"),
         ((5, 3), "is backwards"),
         ((-1, 3), "leaves the document of 11 code points"),
@@ -213,9 +221,9 @@ def test_span_errors(span: Any, message: str) -> None:
 
 def test_spans_may_overlap() -> None:
     text = "one two three"
-    spans = [(4, 13), (0, 7), (np.int64(0), np.int32(13)), [0, 1]]
+    spans = [(4, 13), (0, 7), (np.int64(0), np.int32(13)), [0, 1], np.array([4, 7], np.uint8)]
     chunks = chunk_by_spans(text, *words(text), spans)
-    assert chunks == [Chunk(4, 13, 1, 3), Chunk(0, 7, 0, 2), Chunk(0, 13, 0, 3), Chunk(0, 1, 0, 1)]
+    assert chunks == [Chunk(4, 13, 1, 3), Chunk(0, 7, 0, 2), Chunk(0, 13, 0, 3), Chunk(0, 1, 0, 1), Chunk(4, 7, 1, 2)]
     assert chunk_by_spans(text, *words(text), []) == []
 
 

@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     format_name = format_of(output, args.format)
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"{output} is a folder" if output.is_dir() else f"the folder {output.parent} does not exist")
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output} is a device, a pipe or a socket, which --overwrite would remove; name a file")
     sources = find_sources(args.inputs, (output, partial_folder(output)))
     folder = resolve(args.model)
     encoder = Encoder(folder, long_text=args.long_text, truncate_dim=args.truncate_dim, threads=args.threads)

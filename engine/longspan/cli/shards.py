@@ -75,11 +75,11 @@ class Journal:
         """
         identity = json.loads(json.dumps(identity))
         before = self._read(_FINISHED) or self._read(_MANIFEST)
-        changes = differences(before or {}, identity)
+        changes = differences(before, identity)
         # A run that was killed while it tidied up has made the output already; that is no reason to refuse.
         if self.output.exists() and not overwrite and not (self.finished and not changes):
             raise InputError(f"{self.output} exists; give --overwrite to replace it")
-        if before is not None and changes and self._count() and not overwrite:
+        if before and changes and self._count() and not overwrite:
             raise InputError(
                 f"{self.folder} holds an interrupted run with {changes}; repeat that command to continue it, or give "
                 "--overwrite to start over"
@@ -91,13 +91,15 @@ class Journal:
             self._write(_MANIFEST, lambda file: file.write(json.dumps(identity).encode()))
         self.count = self._count()
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
         try:
-            return json.loads((self.folder / name).read_bytes())
-        except FileNotFoundError:
-            return None
+            value = json.loads(path.read_bytes()) if path.exists() else {}
         except ValueError:
-            raise InputError(f"{self.folder / name} is damaged; remove the folder") from None
+            value = None
+        if not isinstance(value, dict):
+            raise InputError(f"{path} is damaged; remove the folder")
+        return value
 
     def _count(self) -> int:
         count = 0
@@ -173,8 +175,10 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.folder / name)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:  # a full disk is noticed in the middle
+                error.filename = str(temporary)
             raise
         _sync(self.folder)
 

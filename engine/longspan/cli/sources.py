@@ -47,33 +47,40 @@ def find_sources(inputs: Sequence[str], exclude: Sequence[Path] = ()) -> list[So
         InputError: a file is of no known kind, or a folder holds none that is.
         OSError: a file cannot be found.
     """
-    excluded = {path.resolve() for path in exclude}
+    excluded = {_real(path) for path in exclude}
     sources: list[Source] = []
     if inputs.count(STANDARD_INPUT) > 1:
         raise InputError("standard input (-) can be read only once")
     for given in inputs:
+        if not given:  # which Path takes for the working directory
+            raise InputError("the name of an input is empty")
         path = Path(given)
         if given == STANDARD_INPUT:
             data = sys.stdin.buffer.read()
             sources.append(Source(given, "text", len(data), 0, None, data))
         elif path.is_dir():
             sources += _folder(path, excluded)
-        elif path.resolve() in excluded:
+        elif _real(path) in excluded:
             raise InputError(f"{_printable(path)} is both input and output")
         else:
             sources.append(_source(path))
     return sources
 
 
-def _folder(folder: Path, excluded: set[Path]) -> list[Source]:
+def _folder(folder: Path, excluded: set[str]) -> list[Source]:
     found: list[Path] = []
     for at, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(at, name).resolve() not in excluded]
+        folders[:] = [name for name in folders if not name.startswith(".") and _real(Path(at, name)) not in excluded]
         found += [Path(at, name) for name in files if not name.startswith(".")]
-    paths = [path for path in found if path.suffix.lower() in KINDS and path.resolve() not in excluded]
+    paths = [path for path in found if path.suffix.lower() in KINDS and _real(path) not in excluded]
     if not paths:
         raise InputError(f"{_printable(folder)} holds no file that ends in {', '.join(KINDS)}")
     return [_source(path) for path in sorted(paths, key=lambda path: path.parts)]
+
+
+def _real(path: Path) -> str:
+    """Where it is, whatever links lead there; unlike `Path.resolve`, links in a circle are no error yet."""
+    return os.path.realpath(path)
 
 
 def _raise(error: OSError) -> None:

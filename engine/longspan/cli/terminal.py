@@ -25,15 +25,19 @@ def note(text: str) -> None:
 
 def show(lines: Iterable[str]) -> None:
     """Lines on standard output; what its encoding lacks is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = _encoding()
     for line in lines:
         print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def show_json(value: Any) -> None:
     """One JSON document on standard output, in plain ASCII where the terminal has no Unicode."""
-    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    unicode = _encoding().lower().replace("-", "") == "utf8"
     print(json.dumps(value, ensure_ascii=not unicode, indent=2, allow_nan=False))
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"  # there may be no standard output at all
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> Iterable[str]:

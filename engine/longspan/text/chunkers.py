@@ -7,7 +7,7 @@ from typing import Any
 
 from ..batch import Int32
 from ..errors import InputError, InputTypeError
-from .chunks import Chunk, chunk_by_spans, chunk_by_tokens
+from .chunks import Chunk, chunk_by_spans, chunk_by_tokens, is_pair
 
 Spans = Sequence[tuple[int, int]]
 Chunker = Callable[[int, str, Int32, Int32], list[list[Chunk]]]
@@ -46,11 +46,13 @@ def by_splitter(splitter: Any, where: str) -> Chunker:
         at = f"{where}[{index}]"
         try:
             pieces = split(text)
+            listed = None if isinstance(pieces, str) or not isinstance(pieces, Iterable) else list(pieces)
         except Exception as error:
-            raise InputError(f"{at}: the splitter raised {type(error).__name__}: {error}") from error
-        if isinstance(pieces, str) or not isinstance(pieces, Iterable):
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{at}: the splitter raised {reason}") from error
+        if listed is None:
             raise InputTypeError(f"{at}: the splitter returned {type(pieces).__name__}, expected a list of pieces")
-        spans = find_pieces(text, list(pieces), at)
+        spans = find_pieces(text, listed, at)
         if not spans and text.strip():
             raise InputError(f"{at}: the splitter returned nothing for a text of {len(text)} characters")
         return [_spans(at, text, starts, ends, spans)]
@@ -85,11 +87,10 @@ def find_pieces(text: str, pieces: Sequence[Any], where: str) -> list[tuple[int,
 
 
 def _known_span(piece: Any) -> tuple[int, int] | None:
-    start, end = getattr(piece, "start_index", None), getattr(piece, "end_index", None)
-    if isinstance(start, int) and isinstance(end, int):
-        return start, end
-    if isinstance(piece, tuple) and len(piece) == 2 and all(isinstance(place, int) for place in piece):
-        return piece
+    places: Any = (getattr(piece, "start_index", None), getattr(piece, "end_index", None))
+    for pair in (places, piece):
+        if is_pair(pair):
+            return int(pair[0]), int(pair[1])
     return None
 
 

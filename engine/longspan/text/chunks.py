@@ -6,7 +6,6 @@ may share one code point (the bytes of an emoji); these always stay together.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..batch import Int32, Int64
+from ..checks import is_whole
 from ..errors import InputError
 from .boundaries import LIMIT, LINE, PARAGRAPH, SENTENCE, WORD, Int8, Places, find_places, rank_boundaries
 
@@ -83,15 +83,20 @@ def chunk_by_spans(text: str, starts: Int32 | Int64, ends: Int32 | Int64, spans:
 
 
 def _check_span(index: int, span: Any, length: int) -> tuple[int, int]:
-    try:
-        start, end = (operator.index(place) for place in span)
-    except (TypeError, ValueError):
-        raise InputError(f"spans[{index}] is {span!r}, expected a pair of whole numbers") from None
+    if not is_pair(span):
+        raise InputError(f"spans[{index}] is {span!r}, expected a pair of whole numbers")
+    start, end = map(int, span)
     if start >= end:
         raise InputError(f"spans[{index}] ({start}, {end}) is {'empty' if start == end else 'backwards'}")
     if start < 0 or end > length:
         raise InputError(f"spans[{index}] ({start}, {end}) leaves the document of {length} code points")
     return start, end
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value is an ordered pair of integers."""
+    flat = value.ndim == 1 if isinstance(value, np.ndarray) else isinstance(value, tuple | list)
+    return flat and len(value) == 2 and all(map(is_whole, value))
 
 
 def _choose(ranks: Int8, size: int) -> list[int]:

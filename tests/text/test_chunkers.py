@@ -1,0 +1,147 @@
+"""Splitters of every kind, and what is said of those that return something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from longspan.batch import Int32
+from longspan.errors import InputError, InputTypeError
+from longspan.text.chunkers import by_spans, by_splitter, by_tokens, join_pieces
+
+TEXT = "One two. Three four.\nFive six."
+
+
+def tokens(text: str = TEXT) -> tuple[Int32, Int32]:
+    starts, ends = np.array([match.span() for match in re.finditer(r"\w+|[^\w\s]", text)], np.int32).T
+    return starts, ends
+
+
+def spans_of(splitter: Any, text: str = TEXT) -> list[tuple[int, int]]:
+    """The spans of the one level that a splitter makes."""
+    (level,) = by_splitter(splitter, "documents")(3, text, *tokens(text))
+    return [(chunk.start, chunk.end) for chunk in level]
+
+
+@dataclass
+class Chunk:
+    """As Chonkie has them."""
+
+    start_index: Any
+    end_index: Any
+    text: Any = None
+
+
+@dataclass
+class Page:
+    """As LangChain has them."""
+
+    page_content: Any
+
+
+class Splitter:
+    """As LangChain has them."""
+
+    def split_text(self, text: str) -> list[str]:
+        return text.split("\n")
+
+
+def late(text: str) -> Iterator[str]:
+    yield text[:8]
+    raise ValueError("too\nlate")
+
+
+@pytest.mark.parametrize(
+    "splitter",
+    [
+        Splitter(),
+        str.splitlines,
+        lambda text: (piece for piece in text.split("\n")),
+        lambda text: [(0, 20), (21, 30)],
+        lambda text: [[0, 20], [21, 30]],
+        lambda text: np.array([[0, 20], [21, 30]]),
+        lambda text: [(np.int64(0), np.int16(20)), (21, 30)],
+        lambda text: [Chunk(0, 20), Chunk(21, 30)],
+        lambda text: [Chunk(np.int64(0), np.int64(20)), Chunk(21, 30)],
+        lambda text: [Chunk(None, None, text[:20]), Page(text[21:])],
+    ],
+)
+def test_kinds(splitter: Any) -> None:
+    assert spans_of(splitter) == [(0, 20), (21, 30)]
+
+
+def test_pieces_may_overlap_and_repeat() -> None:
+    assert spans_of(lambda text: ["a b", "b a", "a b"], "a b a b") == [(0, 3), (2, 5), (4, 7)]
+    assert spans_of(lambda text: [(0, 3), (0, 3), (2, 7)], "a b a b") == [(0, 3), (0, 3), (2, 7)]
+    assert by_splitter(lambda text: [], "documents")(0, " \n", np.zeros(0, np.int32), np.zeros(0, np.int32)) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("splitter", "message"),
+    [
+        (lambda text: ["Seven eight"], "piece 0 of the splitter, 'Seven eight', does not follow in the text"),
+        (lambda text: [text[:8], text[:8]], "piece 1 of the splitter, 'One two.', does not follow"),
+        (lambda text: [text.lower()], "piece 0 of the splitter, 'one two."),
+        (lambda text: [""], "piece 0 of the splitter, '', does not follow"),
+        (lambda text: [], "the splitter returned nothing for a text of 30 characters"),
+        (lambda text: [" "], "spans[0] (3, 4) owns no token"),
+        (lambda text: [(5, 2)], "spans[0] (5, 2) is backwards"),
+        (lambda text: [Chunk(0, 99)], "spans[0] (0, 99) leaves the document of 30 code points"),
+        (lambda text, size: [text], "the splitter raised TypeError: "),
+        (late, "the splitter raised ValueError: too late"),
+    ],
+)
+def test_what_does_not_fit_the_text(splitter: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"documents[3]: {message}")) as caught:
+        spans_of(splitter)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("splitter", "message"),
+    [
+        (lambda text: None, "the splitter returned NoneType, expected a list of pieces"),
+        (lambda text: text, "the splitter returned str, expected"),
+        (lambda text: [7], "piece 0 of the splitter is int, not a text"),
+        (lambda text: [(0, 5, 9)], "piece 0 of the splitter is tuple"),
+        (lambda text: [(False, True)], "piece 0 of the splitter is tuple"),
+        (lambda text: [Chunk(0.0, 20.0)], "piece 0 of the splitter is Chunk"),
+        (lambda text: [Page(None)], "piece 0 of the splitter is Page"),
+    ],
+)
+def test_what_is_no_piece(splitter: Any, message: str) -> None:
+    with pytest.raises(InputTypeError, match=re.escape(f"documents[3]: {message}")):
+        spans_of(splitter)
+
+
+@pytest.mark.parametrize("splitter", [7, "a", Page("x")])
+def test_what_is_no_splitter(splitter: Any) -> None:
+    with pytest.raises(InputTypeError, match="expected a callable or an object with split_text"):
+        by_splitter(splitter, "documents")
+
+
+def test_interrupts_pass() -> None:
+    def stop(text: str) -> list[str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spans_of(stop)
+
+
+def test_levels_and_given_spans() -> None:
+    small, large = by_tokens((3, 100), 0)(0, TEXT, *tokens())
+    assert [(chunk.start, chunk.end) for chunk in small] == [(0, 8), (9, 20), (21, 30)]
+    assert [(chunk.start, chunk.end) for chunk in large] == [(0, 30)]
+    (level,) = by_spans([[], [(4, 8)]], "documents")(1, TEXT, *tokens())
+    assert [(chunk.first, chunk.last) for chunk in level] == [(1, 3)]
+
+
+def test_joined_pieces() -> None:
+    texts, spans = join_pieces([["ab", "", "c"], []], "--")
+    assert texts == ["ab----c", ""]
+    assert spans == [[(0, 2), (4, 4), (6, 7)], []]
