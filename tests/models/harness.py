@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ import pytest
 import tokenizers
 import torch
 
-from longspan import Encoder, _csrc
+from longspan import CheckpointError, Encoder, _csrc
 from longspan.batch import Float32
+from longspan.checkpoint.config import read_json
+from longspan.models import build_body
+from longspan.models.config import ModelConfig
 
 VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 LENGTHS = (0, 1, 2, 5, 9, 12, 13, 47, 64, 90, 131)
@@ -102,10 +107,9 @@ def check(folder: Path, peer: Peer, texts: Sequence[str] | None = None) -> None:
             assert error <= allowed, f"{isa}, {len(text.split())} tokens: error {error:.3g}, allowed {allowed:.3g}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Any:
-    """Models are so tiny here that torch's threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def assert_refused(folder: Path, fields: Mapping[str, Any], message: str) -> None:
+    """A config of these fields, those that are None left out, is refused with its path and the message."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+    with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
+        build_body(ModelConfig(path, read_json(path)))

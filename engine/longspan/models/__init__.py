@@ -8,10 +8,15 @@ from ..errors import CheckpointError
 from .bert import bert
 from .config import ModelConfig
 from .family import Body, Family
+from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .llama import llama, mistral, qwen2, qwen3
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "gemma3_text": gemma3_text,
     "llama": llama,
     "mistral": mistral,
     "qwen2": qwen2,

@@ -36,3 +36,14 @@ def is_causal(config: ModelConfig) -> bool:
     if any(word in str(name) for name in names for word in BIDIRECTIONAL):
         return False
     return config.flag("is_causal", default=True)
+
+
+FULL, SLIDING = LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+def layer_types(config: ModelConfig, every: int) -> tuple[str, ...]:
+    """What each layer sees: by `layer_types`, or else the last layer of `every` ones sees all, the others a window."""
+    layers = config.integer("num_hidden_layers")
+    if config.fields.get("layer_types") is not None:
+        return config.choices("layer_types", layers, LAYER_TYPES)
+    return tuple(SLIDING if (layer + 1) % every else FULL for layer in range(layers))

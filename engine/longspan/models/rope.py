@@ -20,6 +20,8 @@ def read_rope(
     *,
     layer_type: str | None = None,
     theta: float = DEFAULT_THETA,
+    theta_field: str = "rope_theta",
+    stretched: bool = True,
     part: float | None = None,
     interleaved: bool = False,
 ) -> Rope | None:
@@ -30,6 +32,8 @@ def read_rope(
         head_size: of the heads.
         layer_type: of the layers, where `rope_parameters` differ by type.
         theta: the base, where the config has none.
+        theta_field: where older configs have the base.
+        stretched: whether the `rope_scaling` of older configs is for these layers.
         part: which part of a head is turned where the config does not say so, in families that turn a part. In others
             the config's `partial_rotary_factor` counts for stretched positions only, as in transformers.
         interleaved: whether neighbours are turned, instead of halves.
@@ -37,13 +41,13 @@ def read_rope(
     Returns:
         None for layers that the config gives no positions.
     """
-    name = "rope_parameters" if config.fields.get("rope_parameters") else "rope_scaling"
+    name = "rope_parameters" if config.fields.get("rope_parameters") or not stretched else "rope_scaling"
     given = config.table(name)
     if layer_type is not None and layer_type in given.fields:
         if given.fields[layer_type] is None:
             return None
         given = given.table(layer_type)
-    theta = given.number("rope_theta", default=config.number("rope_theta", default=theta))
+    theta = given.number("rope_theta", default=config.number(theta_field, default=theta))
     kind = given.text("rope_type", default=given.text("type", default="default"))
     turned = given.number("partial_rotary_factor", default=config.number("partial_rotary_factor", default=part or 1.0))
     size = head_size if kind == "default" and part is None else int(head_size * turned)
