@@ -10,6 +10,7 @@ from .config import ModelConfig
 from .family import Body, Family
 from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .llama import llama, mistral, qwen2, qwen3
+from .phi3 import phi3
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
@@ -19,6 +20,7 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3_text": gemma3_text,
     "llama": llama,
     "mistral": mistral,
+    "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..program.instructions import Buffer, Instruction, Pool, Rows, Weight
+from ..program.instructions import Buffer, Instruction, Layout, Pool, Rows, Weight
 from ..program.program import Program
 from .config import ModelConfig
 
@@ -75,6 +75,11 @@ def weight(name: str, *shape: int) -> Weight:
 def stacked(names: Sequence[str], shape: tuple[int, ...]) -> Weight:
     """Several weights of one shape, stacked along the first axis."""
     return Weight(tuple(names), (shape[0] * len(names), *shape[1:]))
+
+
+def rows_of(name: str, stored: tuple[int, int], first: int, last: int) -> Weight:
+    """The rows [first, last) of a stored matrix, which holds others too."""
+    return Weight((name,), (last - first, stored[1]), Layout(stored, first=first, last=last))
 
 
 Family = Callable[[ModelConfig], Body]
