@@ -10,7 +10,9 @@ from .config import ModelConfig
 from .family import Body, Family
 from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .llama import llama, mistral, qwen2, qwen3
+from .olmo2 import olmo2
 from .phi3 import phi3
+from .smollm3 import smollm3
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
@@ -20,9 +22,11 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3_text": gemma3_text,
     "llama": llama,
     "mistral": mistral,
+    "olmo2": olmo2,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "smollm3": smollm3,
 }
 
 
