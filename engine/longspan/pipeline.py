@@ -73,7 +73,8 @@ class Pipeline:
     @property
     def vocabulary(self) -> int:
         """How many token ids the checkpoint has embeddings for."""
-        return next(step.tokens.shape[0] for step in self.body.instructions if isinstance(step, Embed))
+        tables = (step.tokens for step in self.body.instructions if isinstance(step, Embed))
+        return next(table.shape[0] for table in tables if table is not None)
 
     @property
     def positions(self) -> int:

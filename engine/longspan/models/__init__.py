@@ -9,8 +9,11 @@ from .bert import bert
 from .config import ModelConfig
 from .family import Body, Family
 from .gemma import gemma, gemma2, gemma3, gemma3_text
+from .gpt2 import gpt2
+from .gpt_neox import gpt_neox
 from .llama import llama, mistral, qwen2, qwen3
 from .olmo2 import olmo2
+from .opt import opt
 from .phi3 import phi3
 from .smollm3 import smollm3
 
@@ -20,9 +23,12 @@ FAMILIES: Mapping[str, Family] = {
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gemma3_text": gemma3_text,
+    "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
     "llama": llama,
     "mistral": mistral,
     "olmo2": olmo2,
+    "opt": opt,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,

@@ -82,4 +82,9 @@ def rows_of(name: str, stored: tuple[int, int], first: int, last: int) -> Weight
     return Weight((name,), (last - first, stored[1]), Layout(stored, first=first, last=last))
 
 
+def transposed(name: str, rows: int, columns: int) -> Weight:
+    """A matrix [rows, columns] that is stored as [columns, rows]."""
+    return Weight((name,), (rows, columns), Layout((columns, rows), axes=(1, 0)))
+
+
 Family = Callable[[ModelConfig], Body]

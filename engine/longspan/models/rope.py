@@ -12,6 +12,7 @@ from ..program.rope import DynamicNtk, Frequencies, Rope, inverse_frequencies
 from .config import ModelConfig
 
 DEFAULT_THETA = 10000.0
+PART = "partial_rotary_factor"
 
 
 def read_rope(
@@ -23,6 +24,7 @@ def read_rope(
     theta_field: str = "rope_theta",
     stretched: bool = True,
     part: float | None = None,
+    part_field: str = PART,
     interleaved: bool = False,
 ) -> Rope | None:
     """The rotary positions of a checkpoint's layers.
@@ -36,6 +38,7 @@ def read_rope(
         stretched: whether the `rope_scaling` of older configs is for these layers.
         part: which part of a head is turned where the config does not say so, in families that turn a part. In others
             the config's `partial_rotary_factor` counts for stretched positions only, as in transformers.
+        part_field: where older configs have the part.
         interleaved: whether neighbours are turned, instead of halves.
 
     Returns:
@@ -49,10 +52,11 @@ def read_rope(
         given = given.table(layer_type)
     theta = given.number("rope_theta", default=config.number(theta_field, default=theta))
     kind = given.text("rope_type", default=given.text("type", default="default"))
-    turned = given.number("partial_rotary_factor", default=config.number("partial_rotary_factor", default=part or 1.0))
+    source, field = (given, PART) if given.fields.get(PART) is not None else (config, part_field)
+    turned = source.number(field, default=part or 1.0)
     size = head_size if kind == "default" and part is None else int(head_size * turned)
     if size < 2 or size % 2 or size > head_size:
-        raise given.wrong("partial_rotary_factor", f"of {turned} leaves {size} of {head_size} components to turn")
+        raise source.wrong(field, f"of {turned} leaves {size} of {head_size} components to turn")
     usual = Rope(size, Frequencies(inverse_frequencies(theta, size)), interleaved)
     match kind:
         case "default" | "mrope":  # a text's positions are the same along all axes of mrope
