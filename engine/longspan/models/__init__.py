@@ -12,6 +12,7 @@ from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .gpt2 import gpt2
 from .gpt_neox import gpt_neox
 from .llama import llama, mistral, qwen2, qwen3
+from .mixture import mixtral, qwen3_moe
 from .olmo2 import olmo2
 from .opt import opt
 from .phi3 import phi3
@@ -27,11 +28,13 @@ FAMILIES: Mapping[str, Family] = {
     "gpt_neox": gpt_neox,
     "llama": llama,
     "mistral": mistral,
+    "mixtral": mixtral,
     "olmo2": olmo2,
     "opt": opt,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "qwen3_moe": qwen3_moe,
     "smollm3": smollm3,
 }
 
