@@ -10,7 +10,7 @@ from ..program.rope import PositionScale, Rope
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, weight
-from .masks import around, causal, is_causal
+from .masks import sight
 from .rope import read_rope
 
 NAMES = ("q_proj", "k_proj", "v_proj")
@@ -56,19 +56,17 @@ def decoder(
     x, y = blocks.x, blocks.y
     ropes = (read_rope(config, sizes.head_size),) if ropes is None else ropes
     feed_forward = feed_forward or gated_mlp(config.activation("hidden_act", default="silu"), bias=mlp_bias)
-    one_sided = is_causal(config)
 
     def layer(index: int) -> tuple[Instruction, ...]:
         stage, at = index + 1, f"layers.{index}"
-        window = windows[index % len(windows)]
-        sight = causal(window) if one_sided else around(window)
+        seen = sight(config, index, windows[index % len(windows)])
         stacked = blocks.projections(f"{at}.self_attn", NAMES, qkv_bias)
         turned: dict[str, Any] = {"rope": ropes[index % len(ropes)], "q_scale": q_scale}
         if head_norms:
             turned |= normalised_heads(blocks, f"{at}.self_attn")
         return (
             blocks.norm(stage, f"{at}.input_layernorm", x, y),
-            *blocks.attention(stage, y, *((projection(index),) if projection else stacked), turned=turned, **sight),
+            *blocks.attention(stage, y, *((projection(index),) if projection else stacked), turned=turned, **seen),
             blocks.output(stage, f"{at}.self_attn.o_proj", x, bias=output_bias, residual=x),
             blocks.norm(stage, f"{at}.post_attention_layernorm", x, y),
             feed_forward(blocks, index),

@@ -11,7 +11,7 @@ from ..program.rope import Rope
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .decoder import GATED, NAMES, decoder, gated_mlp, normalised_heads
-from .family import Body, weight
+from .family import TEXT_PREFIXES, Body, weight
 from .masks import FULL, SLIDING, Sight, around, causal, is_causal, layer_types
 from .rope import read_rope
 
@@ -81,9 +81,7 @@ def gemma3(config: ModelConfig) -> Body:
     """`model_type: "gemma3"`: the text model of one that sees images too."""
     text = config.table("text_config")
     text.require("use_bidirectional_attention", False)  # which transformers overlooks here
-    body = gemma3_text(text)
-    prefixes = ("language_model.", "model.language_model.", "language_model.model.")
-    return replace(body, name="gemma3", prefixes=prefixes)
+    return replace(gemma3_text(text), name="gemma3", prefixes=TEXT_PREFIXES)
 
 
 def _body(

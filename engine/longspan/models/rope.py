@@ -123,7 +123,7 @@ def _yarn(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> 
     if given.flag("truncate", default=True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.size - 1)
-    ramp = (np.arange(rope.size // 2, dtype=np.float32) - np.float32(low)) / np.float32(max(high - low, 0.001))
+    ramp = (np.arange(rope.size // 2, dtype=np.float32) - np.float32(low)) / np.float32((high - low) or 0.001)
     kept = 1 - np.clip(ramp, 0, 1)
     plain = _inverse(rope)
     return _with(rope, plain / np.float32(factor) * (1 - kept) + plain * kept, attention)
