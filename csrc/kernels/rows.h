@@ -34,7 +34,8 @@ inline void take_row(const Table& table, long index, float* out, float scale = 1
 void embed(const EmbedArgs& args, long row0, long row1) {
   for (long row = row0; row < row1; row++) {
     float* out = args.out.row(row);
-    take_row<false>(args.tokens, args.ids[row], out, args.scale);
+    if (args.tokens.present()) take_row<false>(args.tokens, args.ids[row], out, args.scale);
+    else __builtin_memset(out, 0, args.out.stride * sizeof(float));
     if (args.position_table.present()) take_row<true>(args.position_table, args.positions[row] + args.position_offset, out);
     if (args.types.present()) take_row<true>(args.types, 0, out);
   }

@@ -90,7 +90,8 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
 
 
 def _vocabulary(body: Body) -> int:
-    return next(step.tokens.shape[0] for step in body.instructions if isinstance(step, Embed))
+    tables = (step.tokens for step in body.instructions if isinstance(step, Embed))
+    return next(table.shape[0] for table in tables if table is not None)
 
 
 def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body, Tensors]:

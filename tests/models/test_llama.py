@@ -18,38 +18,8 @@ from transformers import (
     Qwen3Model,
 )
 
-from .harness import VOCABULARY, Peer, check, save
-
-BASE = {
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 48,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "max_position_embeddings": 160,
-    "initializer_range": 0.15,
-    "pad_token_id": 0,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40, "rope_theta": 1000.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 40,
-    "rope_theta": 500.0,
-}
-LONG = {
-    "rope_type": "longrope",
-    "short_factor": [1.0 + 0.1 * i for i in range(8)],
-    "long_factor": [2.0 + i for i in range(8)],
-    "original_max_position_embeddings": 40,
-    "rope_theta": 500.0,
-}
+from .harness import Peer, check, save
+from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 LLAMAS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -57,11 +27,8 @@ LLAMAS: dict[str, dict[str, Any]] = {
     "no head_dim": {"head_dim": None, "hidden_size": 64, "num_key_value_heads": 4},
     "biases": {"attention_bias": True, "mlp_bias": True, "head_dim": 24},
     "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-3, "hidden_act": "gelu_pytorch_tanh"},
-    "linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}},
-    "dynamic": {
-        "rope_parameters": {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 100.0},
-        "max_position_embeddings": 160,
-    },
+    "linear": {"rope_parameters": LINEAR},
+    "dynamic": {"rope_parameters": DYNAMIC},
     "yarn": {"rope_parameters": YARN},
     "yarn, not truncated": {"rope_parameters": {**YARN, "truncate": False, "mscale": 0.7, "mscale_all_dim": 0.4}},
     "llama3": {"rope_parameters": LLAMA3},

@@ -28,15 +28,15 @@ def test_all_tables(isa: str, width: int) -> None:
 
 
 @every_tier
-@pytest.mark.parametrize("present", ["tokens", "positions", "types"])
+@pytest.mark.parametrize("present", ["tokens", "positions", "types", "positions alone"])
 def test_optional_tables(isa: str, present: str) -> None:
     case = Case(1)
     out = tokens_buffer("out", 24)
     op = Embed(
         stage=0,
         out=out,
-        tokens=case.weight("tokens", 50, 24),
-        positions=case.weight("positions", 13, 24) if present == "positions" else None,
+        tokens=case.weight("tokens", 50, 24) if "alone" not in present else None,
+        positions=case.weight("positions", 13, 24) if "positions" in present else None,
         types=case.weight("types", 1, 24) if present == "types" else None,
     )
     case.check(op, outputs=[out], batches=[batch_of([13, 2], ids=case.rng.integers(0, 50, 15))], isa=isa)

@@ -84,8 +84,11 @@ class Run:
 
 
 def embed(op: ops.Embed, run: Run) -> None:
-    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]."""
-    x = run.weights[op.tokens][run.ids] * op.scale
+    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]; absent tables are zero."""
+    given = next(run.weights[table] for table in (op.tokens, op.positions, op.types) if table is not None)
+    x = given.new_zeros((len(run.ids), op.out.width))
+    if op.tokens is not None:
+        x = run.weights[op.tokens][run.ids] * op.scale
     if op.positions is not None:
         x = x + run.weights[op.positions][run.positions + op.position_offset]
     if op.types is not None:

@@ -7,15 +7,42 @@ from collections.abc import Mapping
 from ..errors import CheckpointError
 from .bert import bert
 from .config import ModelConfig
-from .family import Body, Family
+from .family import Body, Family, both_sides
+from .gemma import gemma, gemma2, gemma3, gemma3_text
+from .gpt2 import gpt2
+from .gpt_neox import gpt_neox
 from .llama import llama, mistral, qwen2, qwen3
+from .ministral import ministral, ministral3, mistral3
+from .mixture import mixtral, qwen3_moe
+from .olmo2 import olmo2
+from .opt import opt
+from .phi3 import phi3
+from .smollm3 import smollm3
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
+    "bidirectional_pplx_qwen3": both_sides(qwen3),
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "gemma3_text": gemma3_text,
+    "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
     "llama": llama,
+    "llama_bidirec": both_sides(llama),
+    "ministral": ministral,
+    "ministral3": ministral3,
+    "ministral3_bidirec": both_sides(ministral3),
     "mistral": mistral,
+    "mistral3": mistral3,
+    "mixtral": mixtral,
+    "olmo2": olmo2,
+    "opt": opt,
+    "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "qwen3_moe": qwen3_moe,
+    "smollm3": smollm3,
 }
 
 

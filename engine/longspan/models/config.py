@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -101,6 +101,17 @@ class ModelConfig:
         if len(values) != count or not set(values) <= set(allowed):
             raise self.wrong(name, f"is not a list of {count} of {', '.join(map(repr, allowed))}")
         return tuple(values)
+
+    def layer_numbers(self, name: str) -> frozenset[int]:
+        """Numbers of layers, from 0 on; none where the field is absent or null."""
+        values = self._get(name, list, "a list of numbers of layers", [])
+        if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
+            raise self.wrong(name, f"is {values!r}, expected a list of numbers of layers")
+        return frozenset(values)
+
+    def completed(self, defaults: Mapping[str, Any]) -> ModelConfig:
+        """This config with values for fields that it lacks; what is null stays so."""
+        return replace(self, fields={**defaults, **self.fields})
 
     def table(self, name: str) -> ModelConfig:
         """An object inside this one; an empty one where the field is absent or null."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..program.instructions import Buffer, Instruction, Pool, Rows, Weight
+from ..program.instructions import Buffer, Instruction, Layout, Pool, Rows, Weight
 from ..program.program import Program
 from .config import ModelConfig
 
@@ -85,4 +85,23 @@ def stacked(names: Sequence[str], shape: tuple[int, ...]) -> Weight:
     return Weight(tuple(names), (shape[0] * len(names), *shape[1:]))
 
 
+def rows_of(name: str, stored: tuple[int, ...], first: int, last: int) -> Weight:
+    """The rows [first, last) of a stored matrix or vector, which holds others too."""
+    columns = stored[1:]
+    return Weight((name,), (last - first, *columns), Layout(stored, kept=len(columns), first=first, last=last))
+
+
+def transposed(name: str, rows: int, columns: int) -> Weight:
+    """A matrix [rows, columns] that is stored as [columns, rows]."""
+    return Weight((name,), (rows, columns), Layout((columns, rows), axes=(1, 0)))
+
+
+TEXT_PREFIXES = ("language_model.", "model.language_model.", "language_model.model.")
+"""Where models of images and text keep their model of text."""
+
 Family = Callable[[ModelConfig], Body]
+
+
+def both_sides(family: Family) -> Family:
+    """A causal family whose checkpoints see both sides, unless their config says otherwise."""
+    return lambda config: family(config.completed({"is_causal": False}))

@@ -12,6 +12,7 @@ from ..program.rope import DynamicNtk, Frequencies, Rope, inverse_frequencies
 from .config import ModelConfig
 
 DEFAULT_THETA = 10000.0
+PART = "partial_rotary_factor"
 
 
 def read_rope(
@@ -20,7 +21,10 @@ def read_rope(
     *,
     layer_type: str | None = None,
     theta: float = DEFAULT_THETA,
+    theta_field: str = "rope_theta",
+    stretched: bool = True,
     part: float | None = None,
+    part_field: str = PART,
     interleaved: bool = False,
 ) -> Rope | None:
     """The rotary positions of a checkpoint's layers.
@@ -30,25 +34,29 @@ def read_rope(
         head_size: of the heads.
         layer_type: of the layers, where `rope_parameters` differ by type.
         theta: the base, where the config has none.
+        theta_field: where older configs have the base.
+        stretched: whether the `rope_scaling` of older configs is for these layers.
         part: which part of a head is turned where the config does not say so, in families that turn a part. In others
             the config's `partial_rotary_factor` counts for stretched positions only, as in transformers.
+        part_field: where older configs have the part.
         interleaved: whether neighbours are turned, instead of halves.
 
     Returns:
         None for layers that the config gives no positions.
     """
-    name = "rope_parameters" if config.fields.get("rope_parameters") else "rope_scaling"
+    name = "rope_parameters" if config.fields.get("rope_parameters") or not stretched else "rope_scaling"
     given = config.table(name)
     if layer_type is not None and layer_type in given.fields:
         if given.fields[layer_type] is None:
             return None
         given = given.table(layer_type)
-    theta = given.number("rope_theta", default=config.number("rope_theta", default=theta))
+    theta = given.number("rope_theta", default=config.number(theta_field, default=theta))
     kind = given.text("rope_type", default=given.text("type", default="default"))
-    turned = given.number("partial_rotary_factor", default=config.number("partial_rotary_factor", default=part or 1.0))
+    source, field = (given, PART) if given.fields.get(PART) is not None else (config, part_field)
+    turned = source.number(field, default=part or 1.0)
     size = head_size if kind == "default" and part is None else int(head_size * turned)
     if size < 2 or size % 2 or size > head_size:
-        raise given.wrong("partial_rotary_factor", f"of {turned} leaves {size} of {head_size} components to turn")
+        raise source.wrong(field, f"of {turned} leaves {size} of {head_size} components to turn")
     usual = Rope(size, Frequencies(inverse_frequencies(theta, size)), interleaved)
     match kind:
         case "default" | "mrope":  # a text's positions are the same along all axes of mrope
@@ -115,7 +123,7 @@ def _yarn(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> 
     if given.flag("truncate", default=True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.size - 1)
-    ramp = (np.arange(rope.size // 2, dtype=np.float32) - np.float32(low)) / np.float32(max(high - low, 0.001))
+    ramp = (np.arange(rope.size // 2, dtype=np.float32) - np.float32(low)) / np.float32((high - low) or 0.001)
     kept = 1 - np.clip(ramp, 0, 1)
     plain = _inverse(rope)
     return _with(rope, plain / np.float32(factor) * (1 - kept) + plain * kept, attention)

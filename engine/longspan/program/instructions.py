@@ -173,10 +173,10 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed(Instruction):
-    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]."""
+    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]; absent tables are zero."""
 
     out: Buffer = _writes()
-    tokens: Weight  # [vocabulary, D]
+    tokens: Weight | None = None  # [vocabulary, D]
     scale: float = 1.0
     positions: Weight | None = None  # [maximum, D]
     position_offset: int = 0

@@ -1,0 +1,61 @@
+"""GPT-2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+from .harness import VOCABULARY, Peer, assert_refused, check, encoder_of, save
+
+BASE = {
+    "vocab_size": len(VOCABULARY),
+    "n_embd": 48,
+    "n_head": 3,
+    "n_layer": 3,
+    "n_positions": 160,
+    "initializer_range": 0.15,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "inner": {"n_inner": 33, "n_head": 2},
+    "head size 8": {"n_head": 6, "activation_function": "relu"},
+    "head size 64": {"n_embd": 128, "n_head": 2, "n_layer": 2},
+    "unscaled": {"scale_attn_weights": False},
+    "scaled by layer": {"scale_attn_by_inverse_layer_idx": True, "activation_function": "gelu"},
+    "by layer alone": {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False},
+    "eps": {"layer_norm_epsilon": 1e-2, "n_layer": 1, "n_positions": 133},
+    "both sides": {"is_causal": False},
+    "untied": {"tie_word_embeddings": False, "n_inner": 100},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gpt2(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, GPT2Model(GPT2Config(**BASE | CONFIGS[name]))), Peer(GPT2Model))
+
+
+def test_weights_of_a_language_model(tmp_path: Path) -> None:
+    check(save(tmp_path, GPT2LMHeadModel(GPT2Config(**BASE))), Peer(GPT2Model))
+
+
+def test_maximum(tmp_path: Path) -> None:
+    assert encoder_of(save(tmp_path, GPT2Model(GPT2Config(**BASE))), "generic").max_seq_length == 160
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_embd": None}, "field 'n_embd' is missing"),
+        ({"n_head": 5}, "field 'n_head' is 5, which gives no head size that is a multiple of 8 of n_embd 48"),
+        ({"n_head": 4}, "field 'n_head' is 4, which gives no head size that is a multiple of 8 of n_embd 48"),
+        ({"n_inner": "four"}, "field 'n_inner' is 'four', expected a positive integer"),
+        ({"activation_function": "gelu2"}, "field 'activation_function' is 'gelu2'; known are gelu,"),
+    ],
+)
+def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert_refused(tmp_path, BASE | {"model_type": "gpt2"} | changes, message)

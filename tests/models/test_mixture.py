@@ -1,0 +1,123 @@
+"""Mixtral and Qwen3-MoE."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    MixtralModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    Qwen3MoeModel,
+)
+
+from longspan.checkpoint.config import read_json
+
+from .harness import Peer, assert_refused, check, encoder_of, save, texts_of
+from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
+
+LOADING = {"experts_implementation": "eager"}
+"""The grouped products that transformers prefers do not take float64."""
+
+MIXTRAL = BASE | {"num_local_experts": 4, "num_experts_per_tok": 2}
+QWEN = BASE | {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+MIXTRALS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one of eight": {"num_local_experts": 8, "num_experts_per_tok": 1, "head_dim": 40},
+    "all of three": {"num_local_experts": 3, "num_experts_per_tok": 3, "num_key_value_heads": 1},
+    "no head_dim": {"head_dim": None, "hidden_size": 64, "num_key_value_heads": 4, "intermediate_size": 33},
+    "window": {"sliding_window": 7},
+    "window of a text": {"sliding_window": 66, "num_hidden_layers": 2},
+    "large window": {"sliding_window": 4096, "hidden_act": "gelu", "rms_norm_eps": 1e-3},
+    "linear": {"rope_parameters": LINEAR},
+    "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
+    "both sides": {"is_causal": False, "sliding_window": 7},
+}
+
+
+@pytest.mark.parametrize("name", MIXTRALS)
+def test_mixtral(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, MixtralModel(MixtralConfig(**MIXTRAL | MIXTRALS[name]))), Peer(MixtralModel, loading=LOADING))
+
+
+QWENS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "normalised": {"norm_topk_prob": True, "num_experts_per_tok": 4},
+    "dense layers": {"mlp_only_layers": [0, 2], "intermediate_size": 100},
+    "every second layer": {"decoder_sparse_step": 2, "head_dim": 24},
+    "dense alone": {"decoder_sparse_step": 5, "num_key_value_heads": 1},
+    "biases": {"attention_bias": True, "num_key_value_heads": 4, "rms_norm_eps": 1e-3},
+    "window": {"use_sliding_window": True, "sliding_window": 7},
+    "unused window": {"use_sliding_window": False, "sliding_window": 7, "num_experts_per_tok": 6},
+    "wide": {"moe_intermediate_size": 130, "num_experts": 3, "num_experts_per_tok": 1, "num_hidden_layers": 2},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "longrope": {"rope_parameters": LONG},
+    "yarn": {"rope_parameters": YARN},
+    "both sides": {"is_causal": False, "tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_qwen3_moe(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, Qwen3MoeModel(Qwen3MoeConfig(**QWEN | QWENS[name]))), Peer(Qwen3MoeModel, loading=LOADING))
+
+
+LANGUAGE: dict[str, Any] = {
+    "mixtral": (MixtralForCausalLM, MixtralConfig(**MIXTRAL), MixtralModel),
+    "qwen3_moe": (Qwen3MoeForCausalLM, Qwen3MoeConfig(**QWEN | {"mlp_only_layers": [1]}), Qwen3MoeModel),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_weights_of_a_language_model(tmp_path: Path, name: str) -> None:
+    model, config, peer = LANGUAGE[name]
+    check(save(tmp_path, model(config)), Peer(peer, loading=LOADING))
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_fused_experts(tmp_path: Path, name: str) -> None:
+    """All experts in two tensors are the same to the bit."""
+    model, config, _ = LANGUAGE[name]
+    folder = save(tmp_path, model(config))
+    expected = encoder_of(folder, "generic").encode(texts_of())
+    model.from_pretrained(str(folder)).save_pretrained(folder, save_original_format=False)
+    assert "model.layers.0.mlp.experts.gate_up_proj" in load_file(folder / "model.safetensors")
+    assert (encoder_of(folder, "generic").encode(texts_of()) == expected).all()
+
+
+def test_older_name_of_the_number_of_experts(tmp_path: Path) -> None:
+    folder = save(tmp_path, Qwen3MoeModel(Qwen3MoeConfig(**QWEN)))
+    fields = read_json(folder / "config.json")
+    fields["num_experts"] = fields.pop("num_local_experts")
+    (folder / "config.json").write_text(json.dumps(fields))
+    check(folder, Peer(Qwen3MoeModel, loading=LOADING))
+
+
+def test_maximum(tmp_path: Path) -> None:
+    assert encoder_of(save(tmp_path, MixtralModel(MixtralConfig(**MIXTRAL))), "generic").max_seq_length == 160
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (MIXTRAL | {"num_experts_per_tok": 5}, "field 'num_experts_per_tok' is 5, but 'num_local_experts' is 4"),
+        (MIXTRAL | {"num_local_experts": "many"}, "field 'num_local_experts' is 'many', expected a positive integer"),
+        (MIXTRAL | {"sliding_window": 0}, "field 'sliding_window' is 0, expected a positive integer"),
+        (QWEN | {"num_experts_per_tok": 7}, "field 'num_experts_per_tok' is 7, but 'num_experts' is 6"),
+        (QWEN | {"moe_intermediate_size": None}, "field 'moe_intermediate_size' is missing"),
+        (QWEN | {"num_experts": None}, "field 'num_local_experts' is missing"),
+        (QWEN | {"mlp_only_layers": [-1]}, "field 'mlp_only_layers' is [-1], expected a list of numbers of layers"),
+        (QWEN | {"decoder_sparse_step": 0}, "field 'decoder_sparse_step' is 0, expected a positive integer"),
+    ],
+)
+def test_config_errors(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    name = "qwen3_moe" if "moe_intermediate_size" in fields else "mixtral"
+    assert_refused(tmp_path, fields | {"model_type": name}, message)
