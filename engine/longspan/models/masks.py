@@ -29,7 +29,7 @@ def around(radius: int | None = None) -> Sight:
 
 
 def is_causal(config: ModelConfig) -> bool:
-    """Whether a checkpoint of a causal family is causal: by `is_causal`, `use_bidirectional_attention`, architecture."""
+    """Whether a causal family is so here: by `is_causal`, `use_bidirectional_attention` and the architecture."""
     if config.flag("use_bidirectional_attention", default=False):
         return False
     names = config.fields.get("architectures") or []
