@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
 import tokenizers
 import torch
 
-from longspan import Encoder, _csrc
+from longspan import CheckpointError, Encoder, _csrc
 from longspan.batch import Float32
+from longspan.checkpoint.config import read_json
+from longspan.models import build_body
+from longspan.models.config import ModelConfig
 
 VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 LENGTHS = (0, 1, 2, 5, 9, 12, 13, 47, 64, 90, 131)
@@ -51,6 +56,18 @@ def save(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -> Path:
     return folder
 
 
+def ids_of(text: str) -> torch.Tensor:
+    """[T] the ids that the tokenizer gives a text."""
+    return torch.tensor([*PREFIX, *(VOCABULARY.index(word) for word in text.split()), *SUFFIX])
+
+
+class Reference(Protocol):
+    """What computes the vectors of all tokens of texts, in a dtype."""
+
+    def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
+        """[T, D] float64 for each text."""
+
+
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 """From a model and ids [1, T] to token vectors [1, T, D]."""
 
@@ -75,9 +92,8 @@ class Peer:
         model.eval()
         found = []
         for text in texts:
-            ids = torch.tensor([[*PREFIX, *(VOCABULARY.index(word) for word in text.split()), *SUFFIX]])
             with torch.inference_mode():
-                found.append(self.forward(model, ids)[0].double().numpy())
+                found.append(self.forward(model, ids_of(text)[None])[0].double().numpy())
         return found
 
 
@@ -88,18 +104,37 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
         return Encoder(folder, device="cpu", **options)
 
 
-def check(folder: Path, peer: Peer, texts: Sequence[str] | None = None) -> None:
-    """On every tier our error to float64, over a packed batch, is at most twice that of transformers in float32."""
+def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> float:
+    """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
+
+    Returns:
+        Our greatest error, over torch's.
+    """
     texts = texts_of() if texts is None else texts
     exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
     scale = max(float(np.abs(matrix).max()) for matrix in exact)
-    allowed = 2 * max(float(np.abs(a - b).max()) for a, b in zip(theirs, exact, strict=True)) + SLACK * scale
+    usual = max(float(np.abs(a - b).max()) for a, b in zip(theirs, exact, strict=True))
+    allowed = 2 * usual + SLACK * scale
+    greatest = 0.0
     for isa in _csrc.tiers():
-        ours: list[Float32] = encoder_of(folder, isa).encode(list(texts), output_value="token_embeddings")
+        ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
         for mine, truth, text in zip(ours, exact, texts, strict=True):
             assert mine.shape == truth.shape
             error = float(np.abs(mine - truth).max())
             assert error <= allowed, f"{isa}, {len(text.split())} tokens: error {error:.3g}, allowed {allowed:.3g}"
+            greatest = max(greatest, error)
+    return greatest / usual
+
+
+def check_config(
+    tmp_path: Path, correct: dict[str, Any], changes: dict[str, Any], message: str, tensors: Sequence[str] = ()
+) -> None:
+    """A wrong config gives an error that names the file and says this; None stands for a missing field."""
+    path = tmp_path / "config.json"
+    fields = {name: value for name, value in {**correct, **changes}.items() if value is not None}
+    path.write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
+        build_body(ModelConfig(path, read_json(path), tensors))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from ..errors import CheckpointError
 from .bert import bert
 from .config import ModelConfig
+from .distilbert import distilbert
+from .electra import electra
 from .family import Body, Family
 from .llama import llama, mistral, qwen2, qwen3
+from .mpnet import mpnet
+from .roberta import camembert, roberta, xlm_roberta
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
+    "camembert": camembert,
+    "distilbert": distilbert,
+    "electra": electra,
     "llama": llama,
     "mistral": mistral,
+    "mpnet": mpnet,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "roberta": roberta,
+    "xlm-roberta": xlm_roberta,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..program.instructions import Buffer, Instruction, Pool, Rows, Weight
+from ..program.instructions import Buffer, Instruction, Layout, Pool, Rows, Weight
 from ..program.program import Program
 from .config import ModelConfig
 
@@ -51,6 +51,9 @@ class Body:
 
 PoolKind = Literal["sum", "maximum"]
 
+UNLIMITED = 1_000_000
+"""`max_positions` of models whose positions have no last one, such as those with a relative bias only."""
+
 
 def partials_buffer(index: int, width: int) -> Buffer:
     """The buffer [P, D] between a body's `pool` number `index` and the tail's `combine` of the same number."""
@@ -75,6 +78,13 @@ def weight(name: str, *shape: int) -> Weight:
 def stacked(names: Sequence[str], shape: tuple[int, ...]) -> Weight:
     """Several weights of one shape, stacked along the first axis."""
     return Weight(tuple(names), (shape[0] * len(names), *shape[1:]))
+
+
+def part(name: str, index: int, count: int, *shape: int) -> Weight:
+    """Number `index` of `count` weights of one shape that are stored as one tensor, stacked along the first axis."""
+    rows, *columns = shape
+    layout = Layout((count * rows, *columns), kept=len(columns), first=index * rows, last=(index + 1) * rows)
+    return Weight((name,), shape, layout)
 
 
 Family = Callable[[ModelConfig], Body]
