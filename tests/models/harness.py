@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
+from safetensors.torch import load_file, save_file
 
 from longspan import CheckpointError, Encoder, _csrc
 from longspan.batch import Float32
@@ -66,6 +67,22 @@ class Reference(Protocol):
 
     def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
         """[T, D] float64 for each text."""
+
+
+def edit_config(folder: Path, **changes: Any) -> Path:
+    """Change fields of a saved config; None removes one."""
+    path = folder / "config.json"
+    fields = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+    return folder
+
+
+def edit_tensors(folder: Path, rename: Callable[[str], str]) -> Path:
+    """Give the tensors of a checkpoint other names."""
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {rename(name): tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]

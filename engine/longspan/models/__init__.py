@@ -9,22 +9,28 @@ from .bert import bert
 from .config import ModelConfig
 from .distilbert import distilbert
 from .electra import electra
+from .eurobert import eurobert
 from .family import Body, Family
 from .llama import llama, mistral, qwen2, qwen3
+from .modernbert import modernbert
 from .mpnet import mpnet
 from .roberta import camembert, roberta, xlm_roberta
+from .ultrabert import ultrabert
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
     "camembert": camembert,
     "distilbert": distilbert,
     "electra": electra,
+    "eurobert": eurobert,
     "llama": llama,
     "mistral": mistral,
+    "modernbert": modernbert,
     "mpnet": mpnet,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "roberta": roberta,
+    "ultrabert": ultrabert,
     "xlm-roberta": xlm_roberta,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypedDict
 
 from .config import ModelConfig
@@ -36,3 +37,14 @@ def is_causal(config: ModelConfig) -> bool:
     if any(word in str(name) for name in names for word in BIDIRECTIONAL):
         return False
     return config.flag("is_causal", default=True)
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def layer_kinds(config: ModelConfig, usual: Callable[[int], str]) -> tuple[str, ...]:
+    """`FULL` or `SLIDING` for each layer: by `layer_types`, or as usual for the layer's index where that is absent."""
+    layers = config.integer("num_hidden_layers")
+    if config.fields.get("layer_types") is None:
+        return tuple(map(usual, range(layers)))
+    return config.choices("layer_types", layers, (FULL, SLIDING))
