@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,21 +143,9 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> 
     return greatest / usual
 
 
-def check_config(
-    tmp_path: Path, correct: dict[str, Any], changes: dict[str, Any], message: str, tensors: Sequence[str] = ()
-) -> None:
-    """A wrong config gives an error that names the file and says this; None stands for a missing field."""
-    path = tmp_path / "config.json"
-    fields = {name: value for name, value in {**correct, **changes}.items() if value is not None}
-    path.write_text(json.dumps(fields))
+def assert_refused(folder: Path, fields: Mapping[str, Any], message: str, tensors: Sequence[str] = ()) -> None:
+    """A config of these fields, those that are None left out, is refused with its path and the message."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
     with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
         build_body(ModelConfig(path, read_json(path), tensors))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Any:
-    """Models are so tiny here that torch's threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +86,6 @@ def check(folder: Path, *encoders: Encoder) -> None:
             assert mine.shape == truth.shape
             error = float(np.abs(mine - truth).max())
             assert error <= allowed, f"{len(text.split())} tokens: error {error:.3g}, allowed {allowed:.3g}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Models are so tiny here that torch's threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def encoder_of(folder: Path, isa: str) -> Encoder:

@@ -12,7 +12,7 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertMode
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, check, check_config, edit_config, save
+from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, save
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -89,4 +89,4 @@ def test_maximum(tmp_path: Path) -> None:
     ],
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    check_config(tmp_path, {**BASE, "model_type": "modernbert"}, changes, message)
+    assert_refused(tmp_path, {**BASE, "model_type": "modernbert", **changes}, message)

@@ -12,7 +12,7 @@ from transformers import MPNetConfig, MPNetForMaskedLM, MPNetModel
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, check, check_config, save, texts_of
+from .harness import VOCABULARY, Peer, assert_refused, check, save, texts_of
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -83,4 +83,4 @@ def test_maximum(tmp_path: Path) -> None:
     ],
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    check_config(tmp_path, {**BASE, "model_type": "mpnet"}, changes, message)
+    assert_refused(tmp_path, {**BASE, "model_type": "mpnet", **changes}, message)

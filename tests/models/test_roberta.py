@@ -22,7 +22,7 @@ from transformers import (
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, check, check_config, save
+from .harness import VOCABULARY, Peer, assert_refused, check, save
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -116,4 +116,4 @@ CORRECT = {**BASE, "model_type": "roberta"}
 )
 @pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "camembert"])
 def test_config_errors(tmp_path: Path, model_type: str, changes: dict[str, Any], message: str) -> None:
-    check_config(tmp_path, {**CORRECT, "model_type": model_type}, changes, message)
+    assert_refused(tmp_path, {**CORRECT, "model_type": model_type, **changes}, message)

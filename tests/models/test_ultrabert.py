@@ -12,7 +12,7 @@ from transformers import UltrabertConfig, UltrabertForMaskedLM, UltrabertModel
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, check, check_config, edit_config, edit_tensors, save
+from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, edit_tensors, save
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -87,4 +87,4 @@ def test_maximum(tmp_path: Path) -> None:
     ],
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    check_config(tmp_path, {**BASE, "model_type": "ultrabert"}, changes, message)
+    assert_refused(tmp_path, {**BASE, "model_type": "ultrabert", **changes}, message)

@@ -19,7 +19,7 @@ from ..program.instructions import (
     Weight,
 )
 from .config import ModelConfig
-from .family import part, tile_buffer, tokens_buffer, weight
+from .family import rows_of, tile_buffer, tokens_buffer, weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +228,16 @@ class Blocks:
     ) -> Mlp:
         """As `mlp`; gate and up are stored as one tensor, in this order or the other. `names`: of both, and of down."""
         inner, width = self.sizes.inner, self.sizes.width
-        both = f"{at}.{names[0]}"
-        gate, up = (0, 1) if gate_first else (1, 0)
-        return replace(
-            self.mlp(stage, at, names, x, out, activation, bias=bias, down_bias=down_bias, residual=residual),
-            up=part(f"{both}.weight", up, 2, inner, width),
-            up_bias=part(f"{both}.bias", up, 2, inner) if bias else None,
-            gate=part(f"{both}.weight", gate, 2, inner, width),
-            gate_bias=part(f"{both}.bias", gate, 2, inner) if bias else None,
-        )
+        gate, up = (0, inner) if gate_first else (inner, 0)
+
+        def rows(first: int) -> tuple[Weight, Weight | None]:
+            both, last = f"{at}.{names[0]}", first + inner
+            matrix = rows_of(f"{both}.weight", (2 * inner, width), first, last)
+            return matrix, rows_of(f"{both}.bias", (2 * inner,), first, last) if bias else None
+
+        plain = self.mlp(stage, at, names, x, out, activation, bias=bias, down_bias=down_bias, residual=residual)
+        (up_weight, up_bias), (gate_weight, gate_bias) = rows(up), rows(gate)
+        return replace(plain, up=up_weight, up_bias=up_bias, gate=gate_weight, gate_bias=gate_bias)
 
 
 def joined(*layers: Sequence[Instruction]) -> tuple[Instruction, ...]:

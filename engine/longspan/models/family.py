@@ -80,11 +80,10 @@ def stacked(names: Sequence[str], shape: tuple[int, ...]) -> Weight:
     return Weight(tuple(names), (shape[0] * len(names), *shape[1:]))
 
 
-def part(name: str, index: int, count: int, *shape: int) -> Weight:
-    """Number `index` of `count` weights of one shape that are stored as one tensor, stacked along the first axis."""
-    rows, *columns = shape
-    layout = Layout((count * rows, *columns), kept=len(columns), first=index * rows, last=(index + 1) * rows)
-    return Weight((name,), shape, layout)
+def rows_of(name: str, stored: tuple[int, ...], first: int, last: int) -> Weight:
+    """The rows [first, last) of a stored matrix or vector, which holds others too."""
+    columns = stored[1:]
+    return Weight((name,), (last - first, *columns), Layout(stored, kept=len(columns), first=first, last=last))
 
 
 Family = Callable[[ModelConfig], Body]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypedDict
 
 from .config import ModelConfig
@@ -39,12 +38,12 @@ def is_causal(config: ModelConfig) -> bool:
     return config.flag("is_causal", default=True)
 
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING = LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
-def layer_kinds(config: ModelConfig, usual: Callable[[int], str]) -> tuple[str, ...]:
-    """`FULL` or `SLIDING` for each layer: by `layer_types`, or as usual for the layer's index where that is absent."""
+def layer_types(config: ModelConfig, every: int, *, full: int = -1) -> tuple[str, ...]:
+    """What each layer sees: by `layer_types`, or else all layers a window but one of `every`, its number `full`."""
     layers = config.integer("num_hidden_layers")
-    if config.fields.get("layer_types") is None:
-        return tuple(map(usual, range(layers)))
-    return config.choices("layer_types", layers, (FULL, SLIDING))
+    if config.fields.get("layer_types") is not None:
+        return config.choices("layer_types", layers, LAYER_TYPES)
+    return tuple(FULL if layer % every == full % every else SLIDING for layer in range(layers))

@@ -6,7 +6,7 @@ from ..program.instructions import Embed, Instruction
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, weight
-from .masks import FULL, SLIDING, around, layer_kinds
+from .masks import FULL, SLIDING, around, layer_types
 from .rope import read_rope
 
 
@@ -14,7 +14,7 @@ def modernbert(config: ModelConfig) -> Body:
     """`model_type: "modernbert"`."""
     sizes = Sizes.of(config)
     every = config.integer("global_attn_every_n_layers", default=3)
-    kinds = layer_kinds(config, lambda index: SLIDING if index % every else FULL)
+    kinds = layer_types(config, every, full=0)
     sights = {FULL: around(), SLIDING: around(config.integer("local_attention", default=128) // 2)}
     thetas = {
         FULL: config.number("global_rope_theta", default=160_000.0),

@@ -9,7 +9,7 @@ from .blocks import Sizes
 from .config import ModelConfig
 from .eurobert import eurobert_like
 from .family import Body
-from .masks import FULL, SLIDING, around, layer_kinds
+from .masks import FULL, SLIDING, around, layer_types
 from .rope import DEFAULT_THETA, read_rope
 
 
@@ -27,8 +27,7 @@ def ultrabert(config: ModelConfig) -> Body:
 
 def _by_kind(config: ModelConfig) -> tuple[tuple[str, ...], int]:
     """The kind of each layer, and the greatest distance that sliding ones see."""
-    kinds = layer_kinds(config, lambda index: SLIDING if (index + 1) % 3 else FULL)
-    return kinds, config.natural("sliding_window", default=128)
+    return layer_types(config, 3), config.natural("sliding_window", default=128)
 
 
 def _by_layer(config: ModelConfig) -> tuple[tuple[str, ...], int]:
@@ -41,8 +40,7 @@ def _by_layer(config: ModelConfig) -> tuple[tuple[str, ...], int]:
     if len(found) > 1:
         raise config.wrong(name, f"holds the windows {sorted(found)}; only one for all layers is supported")
     kinds = tuple(SLIDING if value else FULL for value in values)
-    given = layer_kinds(config, lambda index: kinds[index])
-    if given != kinds:
+    if config.fields.get("layer_types") is not None and layer_types(config, 1) != kinds:
         raise config.wrong("layer_types", f"contradicts {name!r}")
     return kinds, found.pop() if found else 0
 
