@@ -15,6 +15,7 @@ from .llama import llama, mistral, qwen2, qwen3
 from .modernbert import modernbert
 from .mpnet import mpnet
 from .roberta import camembert, roberta, xlm_roberta
+from .t5 import mt5, t5, umt5
 from .ultrabert import ultrabert
 
 FAMILIES: Mapping[str, Family] = {
@@ -27,10 +28,13 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": mistral,
     "modernbert": modernbert,
     "mpnet": mpnet,
+    "mt5": mt5,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "roberta": roberta,
+    "t5": t5,
     "ultrabert": ultrabert,
+    "umt5": umt5,
     "xlm-roberta": xlm_roberta,
 }
 
