@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from ..errors import CheckpointError
 from .bert import bert
 from .config import ModelConfig
+from .distilbert import distilbert
+from .electra import electra
+from .eurobert import eurobert
 from .family import Body, Family, both_sides
 from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .gpt2 import gpt2
@@ -14,14 +17,23 @@ from .gpt_neox import gpt_neox
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
+from .modernbert import modernbert
+from .mpnet import mpnet
 from .olmo2 import olmo2
 from .opt import opt
 from .phi3 import phi3
+from .roberta import camembert, roberta, xlm_roberta
 from .smollm3 import smollm3
+from .t5 import mt5, t5, umt5
+from .ultrabert import ultrabert
 
 FAMILIES: Mapping[str, Family] = {
     "bert": bert,
     "bidirectional_pplx_qwen3": both_sides(qwen3),
+    "camembert": camembert,
+    "distilbert": distilbert,
+    "electra": electra,
+    "eurobert": eurobert,
     "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
@@ -36,13 +48,21 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": mistral,
     "mistral3": mistral3,
     "mixtral": mixtral,
+    "modernbert": modernbert,
+    "mpnet": mpnet,
+    "mt5": mt5,
     "olmo2": olmo2,
     "opt": opt,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "roberta": roberta,
     "smollm3": smollm3,
+    "t5": t5,
+    "ultrabert": ultrabert,
+    "umt5": umt5,
+    "xlm-roberta": xlm_roberta,
 }
 
 

@@ -1,92 +1,83 @@
-"""BERT: learned positions, blocks that normalise after the residual, biases everywhere."""
+"""BERT, and its form for relatives: learned positions, blocks that normalise after the residual, biases."""
 
 from __future__ import annotations
 
-from ..program.instructions import Attention, Embed, Instruction, Linear, Mlp, Norm, Qkv
+from collections.abc import Sequence
+
+from ..program.instructions import Embed, Instruction, Linear
+from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
-from .family import Body, stacked, tile_buffer, tokens_buffer, weight
+from .family import Body, tokens_buffer, weight
+
+QKV = ("query", "key", "value")
 
 
 def bert(config: ModelConfig) -> Body:
-    """The body of a `model_type: "bert"` checkpoint."""
+    """`model_type: "bert"`."""
+    return bert_like("bert", config, prefixes=("", "bert."))
+
+
+def bert_like(
+    name: str,
+    config: ModelConfig,
+    *,
+    prefixes: Sequence[str],
+    first_position: int = 0,
+    embedding_width: int | None = None,
+) -> Body:
+    """A body with BERT's fields and tensor names.
+
+    Args:
+        name: of the family.
+        config: the checkpoint's.
+        prefixes: what checkpoints put before all tensor names.
+        first_position: the row of the position table that belongs to a text's first token.
+        embedding_width: of the tables, where their rows are projected to the width of the layers.
+    """
     config.require("position_embedding_type", "absolute")
     config.require("is_decoder", False)
-    width = config.integer("hidden_size")
-    heads = config.integer("num_attention_heads")
-    inner = config.integer("intermediate_size")
-    positions = config.integer("max_position_embeddings")
-    types = config.integer("type_vocab_size", default=2)
-    eps = config.number("layer_norm_eps", default=1e-12)
+    sizes = Sizes.of(config)
     activation = config.activation("hidden_act", default="gelu")
-    head_size = config.head_size(width, heads)
+    blocks = Blocks(sizes, config.number("layer_norm_eps", default=1e-12), norm_kind="layer")
+    x = blocks.x
 
-    x = tokens_buffer("x", width)
-    q, k, v = (tokens_buffer(name, width) for name in ("q", "k", "v"))
-    context = tokens_buffer("context", width)
-    hidden = tile_buffer("hidden", inner)
+    def embedding() -> tuple[Instruction, ...]:
+        width = embedding_width or sizes.width
+        rows = x if width == sizes.width else tokens_buffer("embedded", width)
+        embed = Embed(
+            stage=0,
+            out=rows,
+            tokens=weight("embeddings.word_embeddings.weight", config.integer("vocab_size"), width),
+            positions=weight("embeddings.position_embeddings.weight", positions, width),
+            position_offset=first_position,
+            types=weight("embeddings.token_type_embeddings.weight", types, width),
+        )
+        norm = blocks.norm(0, "embeddings.LayerNorm", rows, rows, bias=True)
+        if rows == x:
+            return embed, norm
+        projection = weight("embeddings_project.weight", sizes.width, width)
+        bias = weight("embeddings_project.bias", sizes.width)
+        return embed, norm, Linear(stage=0, x=rows, out=x, weight=projection, bias=bias)
 
-    def norm(stage: int, name: str) -> Norm:
-        scale, shift = weight(f"{name}.weight", width), weight(f"{name}.bias", width)
-        return Norm(stage=stage, x=x, out=x, weight=scale, bias=shift, eps=eps)
-
-    def layer(stage: int, at: str) -> tuple[Instruction, ...]:
-        projections = [f"{at}.attention.self.{name}" for name in ("query", "key", "value")]
+    def layer(index: int) -> tuple[Instruction, ...]:
+        stage, at = index + 1, f"encoder.layer.{index}"
         return (
-            Qkv(
-                stage=stage,
-                x=x,
-                q=q,
-                k=k,
-                v=v,
-                weight=stacked([f"{name}.weight" for name in projections], (width, width)),
-                bias=stacked([f"{name}.bias" for name in projections], (width,)),
-                heads=heads,
-                kv_heads=heads,
-                head_size=head_size,
-            ),
-            Attention(
-                stage=stage,
-                q=q,
-                k=k,
-                v=v,
-                out=context,
-                heads=heads,
-                kv_heads=heads,
-                head_size=head_size,
-                scale=head_size**-0.5,
-            ),
-            Linear(
-                stage=stage,
-                x=context,
-                out=x,
-                weight=weight(f"{at}.attention.output.dense.weight", width, width),
-                bias=weight(f"{at}.attention.output.dense.bias", width),
-                residual=x,
-            ),
-            norm(stage, f"{at}.attention.output.LayerNorm"),
-            Mlp(
-                stage=stage,
-                x=x,
-                out=x,
-                hidden=hidden,
-                up=weight(f"{at}.intermediate.dense.weight", inner, width),
-                up_bias=weight(f"{at}.intermediate.dense.bias", inner),
-                down=weight(f"{at}.output.dense.weight", width, inner),
-                down_bias=weight(f"{at}.output.dense.bias", width),
-                activation=activation,
-                residual=x,
-            ),
-            norm(stage, f"{at}.output.LayerNorm"),
+            *blocks.attention(stage, x, *blocks.projections(f"{at}.attention.self", QKV, bias=True)),
+            blocks.output(stage, f"{at}.attention.output.dense", x, bias=True, residual=x),
+            blocks.norm(stage, f"{at}.attention.output.LayerNorm", x, x, bias=True),
+            blocks.mlp(stage, at, ("intermediate.dense", "output.dense"), x, x, activation, bias=True, residual=x),
+            blocks.norm(stage, f"{at}.output.LayerNorm", x, x, bias=True),
         )
 
-    embed = Embed(
-        stage=0,
-        out=x,
-        tokens=weight("embeddings.word_embeddings.weight", config.integer("vocab_size"), width),
-        positions=weight("embeddings.position_embeddings.weight", positions, width),
-        types=weight("embeddings.token_type_embeddings.weight", types, width),
+    types = config.integer("type_vocab_size", default=2)
+    positions = config.integer("max_position_embeddings")
+    if positions <= first_position:
+        raise config.wrong("max_position_embeddings", f"is {positions}, but the first token has row {first_position}")
+    return Body(
+        name,
+        (*embedding(), *joined(*map(layer, range(config.integer("num_hidden_layers"))))),
+        x,
+        max_positions=positions - first_position,
+        prefixes=tuple(prefixes),
+        renamed=(("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")),
     )
-    layers = [layer(i + 1, f"encoder.layer.{i}") for i in range(config.integer("num_hidden_layers"))]
-    instructions = (embed, norm(0, "embeddings.LayerNorm"), *(step for block in layers for step in block))
-    renamed = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
-    return Body("bert", instructions, x, max_positions=positions, prefixes=("", "bert."), renamed=renamed)

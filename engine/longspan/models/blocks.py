@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..program.instructions import (
@@ -19,7 +19,7 @@ from ..program.instructions import (
     Weight,
 )
 from .config import ModelConfig
-from .family import tile_buffer, tokens_buffer, weight
+from .family import rows_of, tile_buffer, tokens_buffer, weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,24 @@ class Sizes:
     inner: int
 
     @classmethod
-    def of(cls, config: ModelConfig) -> Sizes:
-        """By the names that most configs use; the head size divides the width unless `head_dim` says otherwise."""
-        width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-        head_size = config.optional_integer("head_dim") or config.head_size(width, heads)
-        if head_size % 8 or head_size > 512:
-            raise config.wrong("head_dim", f"is {head_size}, expected a multiple of 8 up to 512")
-        kv_heads = config.integer("num_key_value_heads", default=heads)
-        if heads % kv_heads:
-            raise config.wrong("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
-        return cls(width, heads, kv_heads, head_size, config.integer("intermediate_size"))
+    def of(
+        cls,
+        config: ModelConfig,
+        *,
+        width: str = "hidden_size",
+        heads: str = "num_attention_heads",
+        inner: str = "intermediate_size",
+        head_size: str = "head_dim",
+    ) -> Sizes:
+        """By the names that most configs use, or others; the head size divides the width unless a field gives it."""
+        d, h = config.integer(width), config.integer(heads)
+        e = config.optional_integer(head_size) or config.head_size(d, h, (width, heads))
+        if e % 8 or e > 512:
+            raise config.wrong(head_size, f"is {e}, expected a multiple of 8 up to 512")
+        kv_heads = config.integer("num_key_value_heads", default=h)
+        if h % kv_heads:
+            raise config.wrong("num_key_value_heads", f"is {kv_heads}, which does not divide {h} heads")
+        return cls(d, h, kv_heads, e, config.integer(inner))
 
     @property
     def queries(self) -> int:
@@ -152,6 +160,11 @@ class Blocks:
             Weight(tuple(f"{name}.bias" for name in full), (sum(rows),), rows=rows) if bias else None,
         )
 
+    def packed_projections(self, name: str, bias: bool = False) -> tuple[Weight, Weight | None]:
+        """A projection that is stored as one, of queries, keys and values in this order: the weight, and its bias."""
+        rows = self.sizes.queries + 2 * self.sizes.keys
+        return weight(f"{name}.weight", rows, self.sizes.width), weight(f"{name}.bias", rows) if bias else None
+
     def output(
         self, stage: int, name: str, out: Buffer, *, bias: bool = False, residual: Buffer | None = None
     ) -> Linear:
@@ -175,9 +188,13 @@ class Blocks:
         activation: Activation,
         *,
         bias: bool = False,
+        down_bias: bool | None = None,
         residual: Buffer | None = None,
     ) -> Mlp:
-        """out = mlp(x) + residual; `names` are those of (up, down), or of (gate, up, down)."""
+        """out = mlp(x) + residual; `names` are those of (up, down), or of (gate, up, down).
+
+        `down_bias` says whether the last has a bias, where that is not as with the others.
+        """
         inner, width = self.sizes.inner, self.sizes.width
         *gate, up, down = (f"{at}.{name}" for name in names)
         return Mlp(
@@ -190,10 +207,37 @@ class Blocks:
             gate=weight(f"{gate[0]}.weight", inner, width) if gate else None,
             gate_bias=weight(f"{gate[0]}.bias", inner) if gate and bias else None,
             down=weight(f"{down}.weight", width, inner),
-            down_bias=weight(f"{down}.bias", width) if bias else None,
+            down_bias=weight(f"{down}.bias", width) if (bias if down_bias is None else down_bias) else None,
             activation=activation,
             residual=residual,
         )
+
+    def packed_mlp(
+        self,
+        stage: int,
+        at: str,
+        names: tuple[str, str],
+        x: Buffer,
+        out: Buffer,
+        activation: Activation,
+        *,
+        gate_first: bool,
+        bias: bool = False,
+        down_bias: bool | None = None,
+        residual: Buffer | None = None,
+    ) -> Mlp:
+        """As `mlp`; gate and up are stored as one tensor, in this order or the other. `names`: of both, and of down."""
+        inner, width = self.sizes.inner, self.sizes.width
+        gate, up = (0, inner) if gate_first else (inner, 0)
+
+        def rows(first: int) -> tuple[Weight, Weight | None]:
+            both, last = f"{at}.{names[0]}", first + inner
+            matrix = rows_of(f"{both}.weight", (2 * inner, width), first, last)
+            return matrix, rows_of(f"{both}.bias", (2 * inner,), first, last) if bias else None
+
+        plain = self.mlp(stage, at, names, x, out, activation, bias=bias, down_bias=down_bias, residual=residual)
+        (up_weight, up_bias), (gate_weight, gate_bias) = rows(up), rows(gate)
+        return replace(plain, up=up_weight, up_bias=up_bias, gate=gate_weight, gate_bias=gate_bias)
 
 
 def joined(*layers: Sequence[Instruction]) -> tuple[Instruction, ...]:

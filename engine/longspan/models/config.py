@@ -16,6 +16,9 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
@@ -58,6 +61,13 @@ class ModelConfig:
         value: int = self._get(name, int, "a positive integer", default)
         if value < 1:
             raise self.wrong(name, f"is {value}, expected a positive integer")
+        return value
+
+    def natural(self, name: str, *, default: int = _MISSING) -> int:
+        """An integer of at least 0."""
+        value: int = self._get(name, int, "an integer of at least 0", default)
+        if value < 0:
+            raise self.wrong(name, f"is {value}, expected an integer of at least 0")
         return value
 
     def number(self, name: str, *, default: float = _MISSING) -> float:
@@ -118,20 +128,30 @@ class ModelConfig:
         value = self._get(name, dict, "an object", {})
         return ModelConfig(self.path, value, self.tensors, f"{self.prefix}{name}.")
 
-    def activation(self, name: str, *, default: str = _MISSING) -> Activation:
-        """An activation by one of the names that checkpoints use."""
+    def activation(self, name: str, *, default: str = _MISSING, before: str = "") -> Activation:
+        """An activation by one of the names that checkpoints use, which may stand behind `before`."""
         value = self.text(name, default=default)
-        if value not in _ACTIVATIONS:
+        if value.removeprefix(before) not in _ACTIVATIONS:
             raise self.wrong(name, f"is {value!r}; known are {', '.join(sorted(_ACTIVATIONS))}")
-        return _ACTIVATIONS[value]
+        return _ACTIVATIONS[value.removeprefix(before)]
 
-    def head_size(self, width: int, heads: int) -> int:
-        """The head size that divides the hidden width evenly."""
+    def head_size(self, width: int, heads: int, names: tuple[str, str] = ("hidden_size", "num_attention_heads")) -> int:
+        """The head size that divides the hidden width evenly; `names` are those of the two fields."""
         if width % heads or (width // heads) % 8:
-            raise self._error(
-                f"hidden_size {width} over num_attention_heads {heads} gives no head size that is a multiple of 8"
-            )
+            raise self._error(f"{names[0]} {width} over {names[1]} {heads} gives no head size that is a multiple of 8")
         return width // heads
+
+    def spelling(self, *names: str) -> str:
+        """Which of a field's names this config uses; the first where it has none of them.
+
+        Raises:
+            CheckpointError: it has two of them, with different values.
+        """
+        used = [name for name in names if self.fields.get(name) is not None] or [names[0]]
+        for other in used[1:]:
+            if self.fields[other] != self.fields[used[0]]:
+                raise self.wrong(other, f"is {self.fields[other]!r}, but {used[0]!r} is {self.fields[used[0]]!r}")
+        return used[0]
 
     def require(self, name: str, *allowed: Any) -> None:
         """Raise unless the field is absent or has one of the allowed values."""
