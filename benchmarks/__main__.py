@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from . import beir, cpu, model, quality, texts
+from .long import command as long
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     for name, module, text in (
         ("cpu", cpu, "tokens per second and query latency on this machine's CPU, beside the peers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
+        ("long", long, "late chunking beside chunks embedded alone, on long documents"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         module.add_arguments(command)
