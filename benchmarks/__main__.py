@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from . import beir, cpu, model, quality, search, texts
+from .long import command as long
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
         ("cpu", cpu, "tokens per second and query latency on this machine's CPU, beside the peers"),
         ("search", search, "exact top-k search in several precisions, beside numpy and sentence-transformers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
+        ("long", long, "late chunking beside chunks embedded alone, on long documents"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         module.add_arguments(command)

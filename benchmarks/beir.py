@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class RetrievalSet:
     documents: dict[str, str]  # id -> title and text
     queries: dict[str, str]  # id -> text
     qrels: dict[str, dict[str, int]]  # query id -> document id -> gain
+    titles: dict[str, str] = field(default_factory=dict)  # id -> title, where there is one
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -70,11 +71,13 @@ def load(folder: Path, split: str = "test") -> RetrievalSet:
             )
     qrels = read_qrels(qrels_file)
     try:
-        documents = {str(record["_id"]): document_text(record) for record in read_jsonl(corpus)}
+        records = {str(record["_id"]): record for record in read_jsonl(corpus)}
+        documents = {key: document_text(record) for key, record in records.items()}
         queries = {str(record["_id"]): str(record["text"]) for record in read_jsonl(queries_file)}
     except KeyError as error:
         raise DataError(f"{folder}: a record lacks the field {error}") from error
     judged = {key: text for key, text in queries.items() if key in qrels}
     if not documents or not judged:
         raise DataError(f"{folder}: no documents, or no queries with a judgement in split {split!r}")
-    return RetrievalSet(documents, judged, {key: qrels[key] for key in judged})
+    titles = {key: str(record["title"]) for key, record in records.items() if record.get("title")}
+    return RetrievalSet(documents, judged, {key: qrels[key] for key in judged}, titles)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, peers, plot, runner, texts
+from .arguments import positive
 from .batches import Batcher
 from .model import model_folder
 
@@ -31,12 +32,6 @@ def _peer_names(value: str) -> list[str]:
     return names
 
 
-def _positive(value: str) -> int:
-    if not value.isdigit() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
-    return int(value)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks cpu`."""
     names = ",".join(peers.PEERS)
@@ -45,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", type=_peer_names, default=names, metavar="A,B,C", help=f"what to run (default: {names})"
     )
     parser.add_argument("--baseline", default=REFERENCE, help=f"what ratios are to (default: {REFERENCE})")
-    parser.add_argument("--rounds", type=_positive, default=5, help="timed rounds (default: 5)")
-    parser.add_argument("--texts", type=_positive, default=texts.COUNT, help=f"how many texts (default: {texts.COUNT})")
+    parser.add_argument("--rounds", type=positive, default=5, help="timed rounds (default: 5)")
+    parser.add_argument("--texts", type=positive, default=texts.COUNT, help=f"how many texts (default: {texts.COUNT})")
     parser.add_argument(
-        "--max-length", type=_positive, default=256, help="texts are cut at this many tokens (default: 256)"
+        "--max-length", type=positive, default=256, help="texts are cut at this many tokens (default: 256)"
     )
     parser.add_argument("--output", type=Path, help="the JSON file; the plot goes beside it (default: in results/)")
     parser.add_argument("--no-latency", action="store_true", help="leave out the single-query latency")

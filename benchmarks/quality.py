@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +64,30 @@ class Quality:
     seconds: float
 
 
+def query_measures(
+    scores: NDArray[np.float32],
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
+    qrels: Mapping[str, Mapping[str, int]],
+    skip_same_id: bool = False,
+) -> list[tuple[float, float, float]]:
+    """nDCG@10, recall@100 and MRR@10 of each query, from scores [queries, documents]."""
+    rows = []
+    for row, query_id in zip(scores, query_ids, strict=True):
+        ranking = metrics.rank(row, document_ids, DEEP + skip_same_id)
+        if skip_same_id:
+            ranking = [identifier for identifier in ranking if identifier != query_id]
+        gains = qrels[query_id]
+        rows.append(
+            (
+                metrics.ndcg(ranking, gains, SHALLOW),
+                metrics.recall(ranking, gains, DEEP),
+                metrics.reciprocal_rank(ranking, gains, SHALLOW),
+            )
+        )
+    return rows
+
+
 def evaluate(encoder: Retriever, data: beir.RetrievalSet, skip_same_id: bool = False) -> Quality:
     """Encodes the set, searches exactly by cosine, and averages the measures over the queries.
 
@@ -75,20 +99,11 @@ def evaluate(encoder: Retriever, data: beir.RetrievalSet, skip_same_id: bool = F
     queries = metrics.unit_rows(encoder.encode_queries(list(data.queries.values())))
     seconds = time.perf_counter() - start
 
-    totals = np.zeros(3)
+    rows: list[tuple[float, float, float]] = []
     for first in range(0, len(query_ids), QUERIES_AT_ONCE):
-        scores = queries[first : first + QUERIES_AT_ONCE] @ documents.T
-        for row, query_id in zip(scores, query_ids[first : first + QUERIES_AT_ONCE], strict=True):
-            ranking = metrics.rank(row, document_ids, DEEP + skip_same_id)
-            if skip_same_id:
-                ranking = [identifier for identifier in ranking if identifier != query_id]
-            gains = data.qrels[query_id]
-            totals += (
-                metrics.ndcg(ranking, gains, SHALLOW),
-                metrics.recall(ranking, gains, DEEP),
-                metrics.reciprocal_rank(ranking, gains, SHALLOW),
-            )
-    mean = 100 * totals / len(query_ids)
+        block = slice(first, first + QUERIES_AT_ONCE)
+        rows += query_measures(queries[block] @ documents.T, query_ids[block], document_ids, data.qrels, skip_same_id)
+    mean = 100 * np.mean(rows, axis=0)
     return Quality(float(mean[0]), float(mean[1]), float(mean[2]), len(query_ids), len(document_ids), seconds)
 
 

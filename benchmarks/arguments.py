@@ -1,0 +1,25 @@
+"""Types of command-line options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(value: str) -> int:
+    """A whole number above 0."""
+    if not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)
+
+
+def positives(value: str) -> tuple[int, ...]:
+    """Whole numbers above 0 with commas between, each once, in the given order."""
+    return tuple(dict.fromkeys(positive(item) for item in value.split(",")))
+
+
+def percentages(value: str) -> tuple[int, ...]:
+    """Whole percentages from 0 to 99 with commas between, each once, in the given order."""
+    for item in value.split(","):
+        if not item.isdigit() or int(item) > 99:
+            raise argparse.ArgumentTypeError(f"{item!r} is not a whole number from 0 to 99")
+    return tuple(dict.fromkeys(map(int, value.split(","))))
