@@ -19,6 +19,7 @@ from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
 from .modernbert import modernbert
 from .mpnet import mpnet
+from .nomic_bert import nomic_bert
 from .olmo2 import olmo2
 from .opt import opt
 from .phi3 import phi3
@@ -51,6 +52,7 @@ FAMILIES: Mapping[str, Family] = {
     "modernbert": modernbert,
     "mpnet": mpnet,
     "mt5": mt5,
+    "nomic_bert": nomic_bert,
     "olmo2": olmo2,
     "opt": opt,
     "phi3": phi3,
