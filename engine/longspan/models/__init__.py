@@ -14,6 +14,7 @@ from .family import Body, Family, both_sides
 from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .gpt2 import gpt2
 from .gpt_neox import gpt_neox
+from .gte import gte, new
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
@@ -41,6 +42,7 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3_text": gemma3_text,
     "gpt2": gpt2,
     "gpt_neox": gpt_neox,
+    "gte": gte,
     "llama": llama,
     "llama_bidirec": both_sides(llama),
     "ministral": ministral,
@@ -52,6 +54,7 @@ FAMILIES: Mapping[str, Family] = {
     "modernbert": modernbert,
     "mpnet": mpnet,
     "mt5": mt5,
+    "new": new,
     "nomic_bert": nomic_bert,
     "olmo2": olmo2,
     "opt": opt,
