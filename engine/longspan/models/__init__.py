@@ -15,6 +15,7 @@ from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .gpt2 import gpt2
 from .gpt_neox import gpt_neox
 from .gte import gte, new
+from .jina_bert import jina_bert
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
@@ -70,6 +71,11 @@ FAMILIES: Mapping[str, Family] = {
     "xlm-roberta": xlm_roberta,
 }
 
+NAMESAKES: Mapping[tuple[str, str], Family] = {
+    ("bert", "alibi"): jina_bert,
+}
+"""Families by model type and `position_embedding_type`, whose original code has the model type of another."""
+
 
 def build_body(config: ModelConfig) -> Body:
     """The body of a checkpoint by its `model_type`.
@@ -84,4 +90,5 @@ def build_body(config: ModelConfig) -> Body:
             f"{config.path}: model_type {model_type!r} is not supported; known are {known}. "
             "transformers runs others: Encoder(..., backend='transformers')"
         )
-    return FAMILIES[model_type](config)
+    positions = config.text("position_embedding_type", default="absolute")
+    return NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config)
