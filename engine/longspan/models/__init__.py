@@ -16,6 +16,7 @@ from .gpt2 import gpt2
 from .gpt_neox import gpt_neox
 from .gte import gte, new
 from .jina_bert import jina_bert
+from .jina_v3 import jina_v3, xlm_roberta_flash
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
@@ -44,6 +45,7 @@ FAMILIES: Mapping[str, Family] = {
     "gpt2": gpt2,
     "gpt_neox": gpt_neox,
     "gte": gte,
+    "jina_embeddings_v3": jina_v3,
     "llama": llama,
     "llama_bidirec": both_sides(llama),
     "ministral": ministral,
@@ -73,6 +75,7 @@ FAMILIES: Mapping[str, Family] = {
 
 NAMESAKES: Mapping[tuple[str, str], Family] = {
     ("bert", "alibi"): jina_bert,
+    ("xlm-roberta", "rotary"): xlm_roberta_flash,
 }
 """Families by model type and `position_embedding_type`, whose original code has the model type of another."""
 
