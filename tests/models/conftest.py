@@ -15,3 +15,9 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Whichever tests run before."""
+    torch.manual_seed(0)

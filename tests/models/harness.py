@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of transformers, with float64 as the judge."""
+"""Tiny random checkpoints, with transformers or a formula in float64 as the judge."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def save_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def save(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -> Path:
+def save(folder: Path, model: Any, dtype: torch.dtype = torch.float32, **saving: Any) -> Path:
     """Save a model with all weights random, biases and norms too, and a tokenizer."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in (*model.parameters(), *model.buffers()):
             if parameter.ndim == 1 and parameter.is_floating_point():
                 parameter += 0.2 * torch.randn_like(parameter)
-    model.to(dtype).save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder, **saving)
     save_tokenizer(folder)
     return folder
 
@@ -88,6 +88,22 @@ def edit_tensors(folder: Path, rename: Callable[[str], str]) -> Path:
     return folder
 
 
+def save_tensors(
+    folder: Path, fields: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], dtype: torch.dtype = torch.float32
+) -> Path:
+    """Save a config, random tensors of these shapes, norms' weights around 1, and a tokenizer."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in shapes.items():
+        values = torch.randn(*shape, generator=generator) * (0.15 if len(shape) > 1 else 0.2)
+        tensors[name] = (values + (len(shape) == 1 and name.endswith("weight"))).to(dtype)
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(fields))
+    save_tokenizer(folder)
+    return folder
+
+
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 """From a model and ids [1, T] to token vectors [1, T, D]."""
 
@@ -115,6 +131,20 @@ class Peer:
             with torch.inference_mode():
                 found.append(self.forward(model, ids_of(text)[None])[0].double().numpy())
         return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Formula:
+    """A model that transformers lacks, as a function of its tensors, its config and ids [T] to token vectors [T, D]."""
+
+    forward: Callable[[Mapping[str, torch.Tensor], Mapping[str, Any], torch.Tensor], torch.Tensor]
+
+    def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
+        """A text at a time."""
+        tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+        fields = json.loads((folder / "config.json").read_text())
+        with torch.inference_mode():
+            return [self.forward(tensors, fields, ids_of(text)).double().numpy() for text in texts]
 
 
 def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:

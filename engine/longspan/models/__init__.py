@@ -14,11 +14,15 @@ from .family import Body, Family, both_sides
 from .gemma import gemma, gemma2, gemma3, gemma3_text
 from .gpt2 import gpt2
 from .gpt_neox import gpt_neox
+from .gte import gte, new
+from .jina_bert import jina_bert
+from .jina_v3 import jina_v3, xlm_roberta_flash
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
 from .modernbert import modernbert
 from .mpnet import mpnet
+from .nomic_bert import nomic_bert
 from .olmo2 import olmo2
 from .opt import opt
 from .phi3 import phi3
@@ -40,6 +44,8 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3_text": gemma3_text,
     "gpt2": gpt2,
     "gpt_neox": gpt_neox,
+    "gte": gte,
+    "jina_embeddings_v3": jina_v3,
     "llama": llama,
     "llama_bidirec": both_sides(llama),
     "ministral": ministral,
@@ -51,6 +57,8 @@ FAMILIES: Mapping[str, Family] = {
     "modernbert": modernbert,
     "mpnet": mpnet,
     "mt5": mt5,
+    "new": new,
+    "nomic_bert": nomic_bert,
     "olmo2": olmo2,
     "opt": opt,
     "phi3": phi3,
@@ -64,6 +72,12 @@ FAMILIES: Mapping[str, Family] = {
     "umt5": umt5,
     "xlm-roberta": xlm_roberta,
 }
+
+NAMESAKES: Mapping[tuple[str, str], Family] = {
+    ("bert", "alibi"): jina_bert,
+    ("xlm-roberta", "rotary"): xlm_roberta_flash,
+}
+"""Families by model type and `position_embedding_type`, whose original code has the model type of another."""
 
 
 def build_body(config: ModelConfig) -> Body:
@@ -79,4 +93,5 @@ def build_body(config: ModelConfig) -> Body:
             f"{config.path}: model_type {model_type!r} is not supported; known are {known}. "
             "transformers runs others: Encoder(..., backend='transformers')"
         )
-    return FAMILIES[model_type](config)
+    positions = config.text("position_embedding_type", default="absolute")
+    return NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config)

@@ -27,7 +27,7 @@ def bind(
         CheckpointError: a tensor is missing, or has another shape or a type that is not a float of 16 or 32 bits.
     """
     names = [name for weight in program.weights for name in weight.names]
-    prefix = next((prefix for prefix in prefixes if names and prefix + names[0] in tensors), prefixes[0])
+    prefix = next((p for p in prefixes if names and _stored(p + names[0], tensors, renamed) in tensors), prefixes[0])
     found: dict[str, TensorView] = {}
     for weight in program.weights:
         for name, shape in weight.stored.items():

@@ -153,6 +153,10 @@ class ModelConfig:
                 raise self.wrong(other, f"is {self.fields[other]!r}, but {used[0]!r} is {self.fields[used[0]]!r}")
         return used[0]
 
+    def holds(self, part: str) -> bool:
+        """Whether the checkpoint has a tensor with this in its name."""
+        return any(part in name for name in self.tensors)
+
     def require(self, name: str, *allowed: Any) -> None:
         """Raise unless the field is absent or has one of the allowed values."""
         value = self.fields.get(name)

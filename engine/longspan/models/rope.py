@@ -65,6 +65,8 @@ def read_rope(
             return _scaled(usual, given.number("factor"))
         case "dynamic":
             return _dynamic(usual, theta, given, config)
+        case "ntk":
+            return _ntk(usual, theta, given)
         case "yarn":
             return _yarn(usual, theta, given, config)
         case "longrope" | "su":
@@ -73,7 +75,7 @@ def read_rope(
             return _llama3(usual, given)
         case "proportional":
             return _proportional(usual, theta, head_size, given)
-    known = "default, linear, dynamic, yarn, longrope, llama3, proportional"
+    known = "default, linear, dynamic, ntk, yarn, longrope, llama3, proportional"
     raise given.wrong("rope_type", f"is {kind!r}; known are {known}")
 
 
@@ -92,6 +94,20 @@ def _scaled(rope: Rope, factor: float) -> Rope:
 def _dynamic(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
     original = config.integer("max_position_embeddings")
     return replace(rope, long=DynamicNtk(theta, given.number("factor"), original), original=original)
+
+
+def _ntk(rope: Rope, theta: float, given: ModelConfig) -> Rope:
+    """NTK scaling whatever the length, as in GTE's code: another base; or a factor that grows by pair."""
+    factor = given.number("factor")
+    if factor < 1:
+        raise given.wrong("factor", f"is {factor}, expected a number of at least 1")
+    mixed = given.optional_number("mixed_b")
+    if mixed is None:
+        inverse = np.array(inverse_frequencies(theta * factor, rope.size), np.float32)
+        return _with(rope, inverse / np.float32(factor ** (2 / rope.size)))
+    pairs = rope.size // 2
+    rate = np.float32(math.log(factor)) / np.float32(pairs**mixed)
+    return _with(rope, _inverse(rope) / np.exp(rate * np.arange(1, pairs + 1, dtype=np.float32) ** np.float32(mixed)))
 
 
 def _original(given: ModelConfig, config: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""Relative position biases as tables over distances."""
+"""Relative position biases: tables over distances, and slopes."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def bias_buckets(bias: RelativeBias, buckets: int) -> Int64:
     )
     coarse = np.minimum(exact + (grown * np.float32(buckets - exact)).astype(np.int64), buckets - 1)
     return first + np.where(distances < exact, distances, coarse)
+
+
+def alibi_slopes(heads: int) -> tuple[float, ...]:
+    """ALiBi's (arXiv 2108.12409): powers of 2 ** (-8 / H); between powers of two, also every second of the next's."""
+    power = 1 << heads.bit_length() - 1
+    slopes = tuple(2.0 ** (-8.0 * (i + 1) / power) for i in range(power))
+    return slopes if power == heads else slopes + alibi_slopes(2 * power)[::2][: heads - power]
