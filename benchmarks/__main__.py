@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import beir, cpu, model, quality, texts
+from . import beir, cpu, model, quality, stream, texts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     for name, module, text in (
         ("cpu", cpu, "tokens per second and query latency on this machine's CPU, beside the peers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
+        ("stream", stream, "memory while a large corpus goes through Encoder.stream, which should stay flat"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         module.add_arguments(command)

@@ -21,6 +21,9 @@ def peak_gflops(isa: str, threads: int) -> float:
 def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32) -> npt.NDArray[np.uint8]:
     """Vectors [n, d] as bytes: [n, d] by ranges (int8, uint8), or [n, ceil(d / 8)] as bits (binary, ubinary)."""
 
+def trim_memory() -> None:
+    """Gives freed memory back to the system, where the C library can."""
+
 class Program:
     """A program with its weights bound and packed."""
 
