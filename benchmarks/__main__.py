@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import beir, cpu, model, quality, search, texts
+from . import beir, cpu, model, quality, search, stream, texts
 from .long import command as long
 
 
@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
         ("search", search, "exact top-k search in several precisions, beside numpy and sentence-transformers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
         ("long", long, "late chunking beside chunks embedded alone, on long documents"),
+        ("stream", stream, "memory while a large corpus goes through Encoder.stream, which should stay flat"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         module.add_arguments(command)

@@ -28,6 +28,7 @@ def encoder(minilm: Path) -> Encoder:
 def test_texts_have_the_bits_of_encode(encoder: Encoder) -> None:
     found = list(encoder.stream(text for text in TEXTS))
     np.testing.assert_array_equal(np.stack(found), encoder.encode(TEXTS))
+    assert all(vector.flags.owndata for vector in found)  # keeping one keeps no other
 
 
 def test_chunks_have_the_bits_of_encode_chunks(encoder: Encoder) -> None:
@@ -37,6 +38,7 @@ def test_chunks_have_the_bits_of_encode_chunks(encoder: Encoder) -> None:
     places = [(i, j) for i, document in enumerate(expected) for j in range(len(document))]
     assert [(chunk.document, chunk.chunk) for chunk in found] == places
     assert [chunk.span for chunk in found] == [span for document in expected for span in document.spans]
+    assert all(chunk.vector.flags.owndata for chunk in found)
     np.testing.assert_array_equal(
         np.stack([chunk.vector for chunk in found]), np.concatenate([document.vectors for document in expected])
     )

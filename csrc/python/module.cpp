@@ -7,6 +7,10 @@
 #include <chrono>
 #include <mutex>
 
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
 #include "../executor.h"
 #include "../isa.h"
 #include "../program.h"
@@ -212,6 +216,15 @@ double peak_gflops(const std::string& isa, int threads) {
   return static_cast<double>(context.operations) / seconds.count() / 1e9;
 }
 
+// Gives what was freed back to the system. glibc would keep it: it takes large arrays from its heaps once it has seen some
+// of their size freed, and these heaps then grow with every slice of a long stream.
+void trim_memory() {
+#ifdef __GLIBC__
+  py::gil_scoped_release nogil;
+  malloc_trim(0);
+#endif
+}
+
 PartialArrays partials_from(const py::tuple& arrays) {
   return {arrays[0].cast<Ints>(), arrays[1].cast<Ints>(), arrays[2].cast<Floats>(), arrays[3].cast<Floats>()};
 }
@@ -261,6 +274,7 @@ PYBIND11_MODULE(_csrc, module) {
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   add_scores(module);
+  module.def("trim_memory", &trim_memory, "Gives freed memory back to the system, where the C library can.");
   py::class_<PyProgram>(module, "Program")
       .def(py::init<const std::vector<std::pair<std::string, long>>&, int, const std::string&>(), py::arg("buffers"),
            py::arg("output"), py::arg("isa"))

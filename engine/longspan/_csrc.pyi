@@ -40,6 +40,9 @@ def scores_of_codes(
 def hamming(queries: _UInt8, vectors: _UInt8, threads: int, isa: str) -> _Float32:
     """Minus the number of differing bits, [q, n], between packed bits [q, b] and [n, b]."""
 
+def trim_memory() -> None:
+    """Gives freed memory back to the system, where the C library can."""
+
 class Program:
     """A program with its weights bound and packed."""
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 
+from . import _csrc
 from .batch import Float32, Partials
 from .checks import one_of
 from .errors import InputError, LongTextWarning
@@ -154,7 +155,15 @@ def slices(pipeline: Pipeline, texts: Iterable[str], options: Options, *, offset
     made = (_slice(pipeline, start, group, options, offsets) for start, group in _groups(texts))
     # A call with one slice, such as a single query, has nothing to overlap and needs no thread.
     single = isinstance(texts, list) and len(texts) <= _SLICE_TEXTS and sum(map(len, texts)) <= _SLICE_CHARACTERS
-    return made if single else prefetched(made)
+    return made if single else _trimmed(prefetched(made))
+
+
+def _trimmed(parts: Iterator[Slice]) -> Iterator[Slice]:
+    """The same slices; what each one leaves is given back to the system, so that many take no more than a few."""
+    for part in parts:
+        yield part
+        del part
+        _csrc.trim_memory()
 
 
 def _slice(pipeline: Pipeline, start: int, group: list[str], options: Options, offsets: bool) -> Slice:

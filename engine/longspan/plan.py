@@ -30,7 +30,7 @@ _FAULT = 1 << 16  # bytes of a mapped file that come into memory with one row
 _FIRST_CALL = 2 << 20  # caches, stacks of threads
 _SLICE, _SLICE_CHARACTER = 1 << 17, 40  # characters that are tokenised at a time, bytes for each
 _CHARACTERS = 4.5  # of a token
-_TOKEN = 150  # bytes of a token at the worst moment: its text, ids, offsets, places, ranks of boundaries
+_TOKEN = 115  # bytes of a token at the worst moment: its text, ids, offsets, places, ranks of boundaries
 _CHUNK = 1200  # bytes of a chunk's Python objects
 
 # The choice of a schedule looks at neighbours and at balance: with so many windows, more change nothing.

@@ -20,3 +20,4 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
         while (item := coming.result()) is not nothing:
             coming = pool.submit(next, items, nothing)
             yield item  # type: ignore[misc]  # only `nothing` is no T
+            del item  # which may be large, before the next is waited for

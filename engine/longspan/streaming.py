@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .encoding import LongTexts, Options, chunk_vectors, slices, text_vectors, warn_long_texts
+from .encoding import LongTexts, Options, Slice, chunk_vectors, slices, text_vectors, warn_long_texts
 from .pipeline import Pipeline
 from .pooling.precision import Vectors
 from .text.chunkers import Chunker
@@ -32,8 +32,10 @@ def stream_texts(pipeline: Pipeline, texts: Iterable[object], options: Options) 
     """One vector [d] per text."""
     found = LongTexts()
     for part in slices(pipeline, _checked(texts, options.what), options, offsets=False):
-        yield from text_vectors(pipeline, part, options)
         found.add(part.usages)
+        # Copies, so that keeping one vector does not keep the whole slice's.
+        yield from (vector.copy() for vector in text_vectors(pipeline, part, options))
+        del part  # before the next is waited for
     warn_long_texts(found, options)
 
 
@@ -41,12 +43,15 @@ def stream_chunks(
     pipeline: Pipeline, texts: Iterable[object], options: Options, chunker: Chunker
 ) -> Iterator[StreamedChunk]:
     """The chunks of every document, in order."""
-    index = 0
     for part in slices(pipeline, _checked(texts, options.what), options, offsets=True):
-        for document in chunk_vectors(pipeline, part, options, chunker, ()):
-            for number, (span, vector) in enumerate(zip(document.spans, document.vectors, strict=True)):
-                yield StreamedChunk(index, number, span, vector)
-            index += 1
+        yield from _chunks(pipeline, part, options, chunker)
+        del part  # before the next is waited for
+
+
+def _chunks(pipeline: Pipeline, part: Slice, options: Options, chunker: Chunker) -> Iterator[StreamedChunk]:
+    for index, document in enumerate(chunk_vectors(pipeline, part, options, chunker, ()), part.start):
+        for number, (span, vector) in enumerate(zip(document.spans, document.vectors, strict=True)):
+            yield StreamedChunk(index, number, span, vector.copy())
 
 
 def _checked(texts: Iterable[object], what: str) -> Iterator[str]:

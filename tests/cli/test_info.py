@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from longspan import Encoder, _csrc
 
 Run = Callable[..., Any]
@@ -26,6 +28,13 @@ def test_json(longspan: Run, minilm: Path) -> None:
     assert counts["body", "attention"] == 6
     assert counts["tail", "normalize"] == 1
     assert "programs" not in report
+
+
+def test_a_tier_that_is_not_there(longspan: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSPAN_ISA", "mmx")
+    assert longspan("info", tiny).error.startswith("LONGSPAN_ISA is 'mmx', expected one of generic")
+    monkeypatch.setenv("LONGSPAN_ISA", "generic")
+    assert json.loads(longspan("info", tiny, "--json").out)["machine"]["tier"] == "generic"
 
 
 def test_lines(longspan: Run, tiny: Path) -> None:

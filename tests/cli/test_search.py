@@ -62,6 +62,7 @@ def test_lines(longspan: Run, minilm: Path, folder: Path, monkeypatch: pytest.Mo
 
 def test_errors(longspan: Run, tiny: Path, folder: Path) -> None:
     assert longspan("search", folder, "  ", "--model", tiny).error == "the question is empty"
+    assert longspan("search", folder, "\udcff", "--model", tiny).error.startswith("the question has a lone surrogate")
     assert "No such file" in longspan("search", folder / "a.txt", "cat", "--model", tiny).error
     (folder / "cats.txt").write_text("")
     assert longspan("search", folder / "cats.txt", "cat", "--model", tiny).error == "the files hold no text"

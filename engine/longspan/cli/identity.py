@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checks import one_of
 from .sources import Source
 
 Identity = Mapping[str, Any]
@@ -27,11 +28,16 @@ def identity_of(options: Mapping[str, Any], model: Path, device: str, sources: S
 
 
 def instruction_tier() -> str:
-    """The tier of instructions that the CPU executor uses by default."""
+    """The tier of instructions that the CPU executor uses by default.
+
+    Raises:
+        InputError: the environment's LONGSPAN_ISA asks for another than this machine has.
+    """
     from .. import _csrc
     from ..executors.tiers import wanted_tier
 
-    return wanted_tier() or _csrc.tiers()[-1]
+    tiers = _csrc.tiers()
+    return one_of(wanted_tier() or tiers[-1], tiers, "LONGSPAN_ISA")
 
 
 def model_fingerprint(folder: Path) -> str:

@@ -53,11 +53,12 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..encoder import Encoder
+    from ..text.inputs import check_text
     from .inputs import Columns, grouped, read_documents
     from .skipped import Skipped
     from .sources import find_sources
 
-    if not args.question.strip():
+    if not check_text(args.question, "the question").strip():
         raise InputError("the question is empty")
     sources = find_sources(args.files)
     encoder = Encoder(args.model, threads=args.threads)

@@ -20,7 +20,7 @@ ILLEGAL, LIMIT, WORD, LINE, SENTENCE, PARAGRAPH = -1, 0, 1, 2, 3, 4
 """Ranks of a boundary between two tokens. An illegal one lies inside a code point or at an empty token."""
 
 _TABLE = 0x10000  # code points that the tables know; further ones are no space, no mark, no letter of a case
-_BLOCK = 1 << 16  # tokens ranked at a time, so that a huge document needs little memory
+_BLOCK = 1 << 16  # tokens or code points looked at at a time, so that a huge document needs little memory
 _NEWLINES = "\n\x0b\x0c\x85\u2028\u2029"
 _STOPS = ".!?…؟۔।॥።։"  # end a sentence where whitespace follows
 _WIDE_STOPS = "。！？｡"  # end a sentence by themselves
@@ -68,13 +68,18 @@ def find_places(text: str, starts: Int32 | Int64, ends: Int32 | Int64) -> Places
     begins = np.clip(starts, 0, len(text)).astype(np.int32)
     stops = np.maximum(np.clip(ends, 0, len(text)), begins).astype(np.int32)
     # The zero at the end counts as non-space, so that the searches below never leave the array.
-    solid = np.flatnonzero(~_lookup("space", codes)).astype(np.int32)
-    following = np.searchsorted(solid, begins)
-    preceding = np.searchsorted(solid, stops)
-    filled = preceding > following
-    first = np.where(filled, solid[following], begins)
-    tail = np.where(filled, solid[preceding - 1] + 1, stops)
-    return Places(begins, stops, np.maximum.accumulate(first), np.maximum.accumulate(tail), solid, codes)
+    solid = _positions(~_lookup("space", codes))
+    first, tail = begins.copy(), stops.copy()
+    for low in range(0, len(begins), _BLOCK):
+        block = slice(low, low + _BLOCK)
+        following = np.searchsorted(solid, begins[block])
+        preceding = np.searchsorted(solid, stops[block])
+        filled = preceding > following
+        np.copyto(first[block], solid[following], where=filled)
+        np.copyto(tail[block], solid[preceding - 1] + 1, where=filled)
+    np.maximum.accumulate(first, out=first)
+    np.maximum.accumulate(tail, out=tail)
+    return Places(begins, stops, first, tail, solid, codes)
 
 
 def rank_boundaries(text: str, places: Places) -> Int8:
@@ -126,12 +131,24 @@ def _find_newlines(codes: Codes) -> Int32:
     """Ascending positions of line ends; \\r\\n is one, a paragraph separator is there twice."""
     breaks = _lookup("newline", codes)
     breaks[:-1] |= (codes[:-1] == ord("\r")) & (codes[1:] != ord("\n"))
-    positions = np.concatenate([np.flatnonzero(breaks), np.flatnonzero(codes == 0x2029)])
-    return np.sort(positions).astype(np.int32)
+    return np.sort(np.concatenate([_positions(breaks), _positions(codes == 0x2029)]))
 
 
 def _lookup(name: str, codes: Codes) -> Bool:
-    found: Bool = _table(name).take(codes, mode="clip")
+    table, found = _table(name), np.empty(len(codes), bool)
+    for low in range(0, len(codes), _BLOCK):  # `take` makes wide integers of its indices
+        found[low : low + _BLOCK] = table.take(codes[low : low + _BLOCK], mode="clip")
+    return found
+
+
+def _positions(flags: Bool) -> Int32:
+    """Ascending positions where it is so."""
+    found = np.empty(np.count_nonzero(flags), np.int32)
+    count = 0
+    for low in range(0, len(flags), _BLOCK):
+        places = np.flatnonzero(flags[low : low + _BLOCK])
+        found[count : count + len(places)] = places + low
+        count += len(places)
     return found
 
 
