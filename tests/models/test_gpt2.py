@@ -51,8 +51,8 @@ def test_maximum(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"n_embd": None}, "field 'n_embd' is missing"),
-        ({"n_head": 5}, "field 'n_head' is 5, which gives no head size that is a multiple of 8 of n_embd 48"),
-        ({"n_head": 4}, "field 'n_head' is 4, which gives no head size that is a multiple of 8 of n_embd 48"),
+        ({"n_head": 5}, "n_embd 48 over n_head 5 gives no head size that is a multiple of 8"),
+        ({"n_head": 4}, "n_embd 48 over n_head 4 gives no head size that is a multiple of 8"),
         ({"n_inner": "four"}, "field 'n_inner' is 'four', expected a positive integer"),
         ({"activation_function": "gelu2"}, "field 'activation_function' is 'gelu2'; known are gelu,"),
     ],

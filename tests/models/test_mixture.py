@@ -113,7 +113,7 @@ def test_maximum(tmp_path: Path) -> None:
         (MIXTRAL | {"sliding_window": 0}, "field 'sliding_window' is 0, expected a positive integer"),
         (QWEN | {"num_experts_per_tok": 7}, "field 'num_experts_per_tok' is 7, but 'num_experts' is 6"),
         (QWEN | {"moe_intermediate_size": None}, "field 'moe_intermediate_size' is missing"),
-        (QWEN | {"num_experts": None}, "field 'num_local_experts' is missing"),
+        (QWEN | {"num_experts": None}, "field 'num_experts' is missing"),
         (QWEN | {"mlp_only_layers": [-1]}, "field 'mlp_only_layers' is [-1], expected a list of numbers of layers"),
         (QWEN | {"decoder_sparse_step": 0}, "field 'decoder_sparse_step' is 0, expected a positive integer"),
     ],

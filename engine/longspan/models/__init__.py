@@ -9,6 +9,7 @@ from .bert import bert
 from .config import ModelConfig
 from .distilbert import distilbert
 from .electra import electra
+from .embedding_gemma2 import embedding_gemma2, embedding_gemma2_text
 from .eurobert import eurobert
 from .family import Body, Family, both_sides
 from .gemma import gemma, gemma2, gemma3, gemma3_text
@@ -37,6 +38,8 @@ FAMILIES: Mapping[str, Family] = {
     "camembert": camembert,
     "distilbert": distilbert,
     "electra": electra,
+    "embedding_gemma2": embedding_gemma2,
+    "embedding_gemma2_text": embedding_gemma2_text,
     "eurobert": eurobert,
     "gemma": gemma,
     "gemma2": gemma2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..program.instructions import Activation, Embed, HeadNorm, Instruction, Weight
+from ..program.instructions import Activation, Embed, HeadNorm, Instruction
 from ..program.rope import PositionScale, Rope
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
@@ -31,7 +31,7 @@ def decoder(
     windows: Sequence[int | None] = (None,),
     ropes: Sequence[Rope | None] | None = None,
     q_scale: PositionScale | None = None,
-    projection: Callable[[int], Weight] | None = None,
+    packed_qkv: str | None = None,
     feed_forward: FeedForward | None = None,
     norm_offset: float = 0.0,
     embed_scale: float = 1.0,
@@ -46,7 +46,7 @@ def decoder(
         windows: of the layers, taken in turn; None sees all.
         ropes: of the layers, taken in turn; by default all have what the config says.
         q_scale: of queries by their position.
-        projection: a layer's queries, keys and values, where they are not three tensors.
+        packed_qkv: the name of queries, keys and values, where they are one tensor.
         feed_forward: the second block, where it is not an MLP of three tensors.
         norm_offset: what is added to the norms' weights.
         embed_scale: of the embeddings.
@@ -60,13 +60,15 @@ def decoder(
     def layer(index: int) -> tuple[Instruction, ...]:
         stage, at = index + 1, f"layers.{index}"
         seen = sight(config, index, windows[index % len(windows)])
-        stacked = blocks.projections(f"{at}.self_attn", NAMES, qkv_bias)
+        projection = blocks.projections(f"{at}.self_attn", NAMES, qkv_bias)
+        if packed_qkv:
+            projection = blocks.packed_projections(f"{at}.self_attn.{packed_qkv}", qkv_bias)
         turned: dict[str, Any] = {"rope": ropes[index % len(ropes)], "q_scale": q_scale}
         if head_norms:
             turned |= normalised_heads(blocks, f"{at}.self_attn")
         return (
             blocks.norm(stage, f"{at}.input_layernorm", x, y),
-            *blocks.attention(stage, y, *((projection(index),) if projection else stacked), turned=turned, **seen),
+            *blocks.attention(stage, y, *projection, turned=turned, **seen),
             blocks.output(stage, f"{at}.self_attn.o_proj", x, bias=output_bias, residual=x),
             blocks.norm(stage, f"{at}.post_attention_layernorm", x, y),
             feed_forward(blocks, index),

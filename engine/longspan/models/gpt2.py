@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..program.instructions import Embed, Instruction, Linear, Mlp
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
@@ -11,7 +13,9 @@ from .masks import around, causal, is_causal
 
 def gpt2(config: ModelConfig) -> Body:
     """The body of a `model_type: "gpt2"` checkpoint."""
-    sizes = _sizes(config)
+    if config.fields.get("n_inner") is None:
+        config = replace(config, fields={**config.fields, "n_inner": 4 * config.integer("n_embd")})
+    sizes = Sizes.of(config, width="n_embd", heads="n_head", inner="n_inner")
     width, inner = sizes.width, sizes.inner
     positions = config.integer("n_positions", default=1024)
     activation = config.activation("activation_function", default="gelu_new")
@@ -66,11 +70,3 @@ def gpt2(config: ModelConfig) -> Body:
         ending=(blocks.norm(layers + 1, "ln_f", x, x, bias=True),),
         prefixes=("", "transformer."),
     )
-
-
-def _sizes(config: ModelConfig) -> Sizes:
-    width, heads = config.integer("n_embd"), config.integer("n_head")
-    if width % heads or width // heads % 8:
-        raise config.wrong("n_head", f"is {heads}, which gives no head size that is a multiple of 8 of n_embd {width}")
-    inner = config.optional_integer("n_inner") or 4 * width
-    return Sizes(width, heads, heads, width // heads, inner)

@@ -40,10 +40,13 @@ def mixtral(config: ModelConfig) -> Body:
 def qwen3_moe(config: ModelConfig) -> Body:
     """`model_type: "qwen3_moe"`: mixtures in all layers, or in every so many-th, but for `mlp_only_layers`."""
     config = config.completed(QWEN3_MOE)
-    named = "num_experts" if config.fields.get("num_experts") is not None else "num_local_experts"
     activation = config.activation("hidden_act", default="silu")
     experts = Experts(
-        routing=_routing(config, named, normalised=config.flag("norm_topk_prob", default=False)),
+        routing=_routing(
+            config,
+            config.spelling("num_experts", "num_local_experts"),
+            normalised=config.flag("norm_topk_prob", default=False),
+        ),
         inner=config.integer("moe_intermediate_size"),
         activation=activation,
         at="mlp",

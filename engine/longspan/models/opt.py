@@ -15,8 +15,8 @@ OFFSET = 2
 
 def opt(config: ModelConfig) -> Body:
     """The body of a `model_type: "opt"` checkpoint."""
-    width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    sizes = Sizes(width, heads, heads, config.head_size(width, heads), config.integer("ffn_dim"))
+    sizes = Sizes.of(config, inner="ffn_dim")
+    width = sizes.width
     activation = config.activation("activation_function", default="relu")
     bias = config.flag("enable_bias", default=True)
     affine = config.flag("layer_norm_elementwise_affine", default=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..program.instructions import Instruction, Mlp, Weight
+from ..program.instructions import Instruction
 from .blocks import Blocks, Sizes
 from .config import ModelConfig
 from .decoder import decoder
-from .family import Body, rows_of, tile_buffer, weight
+from .family import Body
 from .rope import read_rope
 
 # What transformers assumes where a config is silent.
@@ -19,33 +19,26 @@ def phi3(config: ModelConfig) -> Body:
     for name in ("rope_parameters", "rope_scaling"):
         for field in ("rope_type", "type"):
             config.table(name).require(field, "default", "longrope", "su")
-    sizes = Sizes.of(config)
     activation = config.activation("hidden_act", default="silu")
-    rows = sizes.queries + 2 * sizes.keys
-
-    def projection(index: int) -> Weight:
-        return weight(f"layers.{index}.self_attn.qkv_proj.weight", rows, sizes.width)
 
     def feed_forward(blocks: Blocks, index: int) -> Instruction:
-        at, inner, width = f"layers.{index}.mlp", sizes.inner, sizes.width
-        both = f"{at}.gate_up_proj.weight", (2 * inner, width)
-        return Mlp(
-            stage=index + 1,
-            x=blocks.y,
-            out=blocks.x,
-            hidden=tile_buffer("hidden", inner),
-            gate=rows_of(*both, 0, inner),
-            up=rows_of(*both, inner, 2 * inner),
-            down=weight(f"{at}.down_proj.weight", width, inner),
-            activation=activation,
+        names = ("gate_up_proj", "down_proj")
+        return blocks.packed_mlp(
+            index + 1,
+            f"layers.{index}.mlp",
+            names,
+            blocks.y,
+            blocks.x,
+            activation,
+            gate_first=True,
             residual=blocks.x,
         )
 
     return decoder(
         "phi3",
         config,
-        ropes=(read_rope(config, sizes.head_size, part=1.0),),
+        ropes=(read_rope(config, Sizes.of(config).head_size, part=1.0),),
         windows=(config.optional_integer("sliding_window"),),
-        projection=projection,
+        packed_qkv="qkv_proj",
         feed_forward=feed_forward,
     )
