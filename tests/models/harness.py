@@ -157,23 +157,31 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
 def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> float:
     """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
 
+    The greatest error may be that of one ill-conditioned token, where chance decides by how much each run misses it.
+    Up to twice as much again is passed over there if the root mean square over all tokens is at most 5/4 of torch's.
+
     Returns:
         Our greatest error, over torch's.
     """
     texts = texts_of() if texts is None else texts
     exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
-    scale = max(float(np.abs(matrix).max()) for matrix in exact)
-    usual = max(float(np.abs(a - b).max()) for a, b in zip(theirs, exact, strict=True))
-    allowed = 2 * usual + SLACK * scale
+    slack = SLACK * max(float(np.abs(matrix).max()) for matrix in exact)
+    usual, usual_square = errors(theirs, exact)
     greatest = 0.0
     for isa in _csrc.tiers():
         ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
-        for mine, truth, text in zip(ours, exact, texts, strict=True):
-            assert mine.shape == truth.shape
-            error = float(np.abs(mine - truth).max())
-            assert error <= allowed, f"{isa}, {len(text.split())} tokens: error {error:.3g}, allowed {allowed:.3g}"
-            greatest = max(greatest, error)
+        assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
+        error, square = errors(ours, exact)
+        allowed = 2 * usual * (2 if square <= 1.25**2 * usual_square else 1) + slack
+        assert error <= allowed, f"{isa}: error {error:.3g}, torch's {usual:.3g}"
+        greatest = max(greatest, error)
     return greatest / usual
+
+
+def errors(matrices: Sequence[Any], exact: Sequence[Any]) -> tuple[float, float]:
+    """The greatest error over all tokens of all texts, and the mean square."""
+    every = np.concatenate([(a - b).ravel() for a, b in zip(matrices, exact, strict=True)])
+    return float(np.abs(every).max()), float(np.square(every).mean())
 
 
 def assert_refused(folder: Path, fields: Mapping[str, Any], message: str, tensors: Sequence[str] = ()) -> None:
