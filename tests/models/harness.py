@@ -157,8 +157,8 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
 def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> float:
     """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
 
-    The greatest error may be that of one ill-conditioned token, where chance decides by how much each run misses it.
-    Up to twice as much again is passed over there if the root mean square over all tokens is at most 5/4 of torch's.
+    Torch has fused multiply-adds here and the generic tier has none, so that it rounds twice as often: it may err
+    twice as much again.
 
     Returns:
         Our greatest error, over torch's.
@@ -166,22 +166,20 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> 
     texts = texts_of() if texts is None else texts
     exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
     slack = SLACK * max(float(np.abs(matrix).max()) for matrix in exact)
-    usual, usual_square = errors(theirs, exact)
+    usual = greatest_error(theirs, exact)
     greatest = 0.0
     for isa in _csrc.tiers():
         ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
-        error, square = errors(ours, exact)
-        allowed = 2 * usual * (2 if square <= 1.25**2 * usual_square else 1) + slack
-        assert error <= allowed, f"{isa}: error {error:.3g}, torch's {usual:.3g}"
+        error = greatest_error(ours, exact)
+        assert error <= (4 if isa == "generic" else 2) * usual + slack, f"{isa}: error {error:.3g}, torch's {usual:.3g}"
         greatest = max(greatest, error)
     return greatest / usual
 
 
-def errors(matrices: Sequence[Any], exact: Sequence[Any]) -> tuple[float, float]:
-    """The greatest error over all tokens of all texts, and the mean square."""
-    every = np.concatenate([(a - b).ravel() for a, b in zip(matrices, exact, strict=True)])
-    return float(np.abs(every).max()), float(np.square(every).mean())
+def greatest_error(matrices: Sequence[Any], exact: Sequence[Any]) -> float:
+    """Over all tokens of all texts."""
+    return max(float(np.abs(matrix - truth).max()) for matrix, truth in zip(matrices, exact, strict=True))
 
 
 def assert_refused(folder: Path, fields: Mapping[str, Any], message: str, tensors: Sequence[str] = ()) -> None:
