@@ -14,13 +14,13 @@ from longspan.process_memory import measure
 SIZE = 8 << 20
 
 
-def test_sees_what_is_touched(tmp_path: Path) -> None:
-    before = measure()
-    block = np.ones(SIZE, np.uint8)
-    after = measure()
-    assert 0.9 * SIZE < after.resident - before.resident < 1.5 * SIZE
+def test_sees_what_is_touched() -> None:
+    with mmap.mmap(-1, SIZE) as block:  # pages of its own: an array may get memory that was freed
+        before = measure()
+        block[:] = b"x" * SIZE
+        after = measure()
+    assert 0.9 * SIZE < after.resident - before.resident < 3 * SIZE
     assert after.peak >= after.resident
-    assert block.all()
 
 
 def test_sees_pages_of_a_file(tmp_path: Path) -> None:

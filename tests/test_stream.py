@@ -110,6 +110,20 @@ def test_options_are_checked_at_once_and_texts_in_their_turn(encoder: Encoder) -
     assert list(encoder.stream([])) == []
 
 
+def test_warns_of_what_was_taken_where_the_rest_is_not(encoder: Encoder) -> None:
+    stream: Any = encoder.stream(["word " * 600, "short"])
+    next(stream)
+    with pytest.warns(LongTextWarning, match="1 of 2 texts are longer"):
+        stream.close()
+
+
+def test_int8_without_calibration_is_refused_at_once(encoder: Encoder) -> None:
+    with pytest.raises(InputError, match=r"call encoder\.calibrate\(texts, truncate_dim=64\)"):
+        encoder.stream(["a"], precision="int8", truncate_dim=64)
+    with pytest.raises(InputError, match=r"call encoder\.calibrate\(texts\)"):
+        encoder.encode([], precision="uint8")
+
+
 def test_warns_once_at_the_end(encoder: Encoder) -> None:
     with pytest.warns(LongTextWarning) as warned:
         list(encoder.stream(["word " * 600, "short", "word " * 700]))

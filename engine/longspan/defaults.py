@@ -102,6 +102,13 @@ class Defaults:
         if window_overlap is not None and not is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         dimension = self.dimension(truncate_dim)
+        ranges = self.settings.ranges.get(dimension)
+        if check_precision(precision) in ("int8", "uint8") and ranges is None:
+            given = "" if dimension == self.dimension(None) else f", truncate_dim={dimension}"
+            raise InputError(
+                f"precision {precision!r} needs ranges for vectors of {dimension} components: call "
+                f"encoder.calibrate(texts{given}) with texts like yours first"
+            )
         return Options(
             prompt=prompt,
             max_seq_length=self.settings.max_seq_length,
@@ -109,7 +116,7 @@ class Defaults:
             dimension=dimension,
             unit=bool(self.pipeline.unit or normalize_embeddings),
             precision=check_precision(precision),
-            ranges=self.settings.ranges.get(dimension),
+            ranges=ranges,
             window_overlap=None if window_overlap is None else int(window_overlap),
             **rest,
         )

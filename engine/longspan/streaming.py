@@ -31,12 +31,14 @@ class StreamedChunk(NamedTuple):
 def stream_texts(pipeline: Pipeline, texts: Iterable[object], options: Options) -> Iterator[Vectors]:
     """One vector [d] per text."""
     found = LongTexts()
-    for part in slices(pipeline, _checked(texts, options.what), options, offsets=False):
-        found.add(part.usages)
-        # Copies, so that keeping one vector does not keep the whole slice's.
-        yield from (vector.copy() for vector in text_vectors(pipeline, part, options))
-        del part  # before the next is waited for
-    warn_long_texts(found, options)
+    try:
+        for part in slices(pipeline, _checked(texts, options.what), options, offsets=False):
+            found.add(part.usages)
+            # Copies, so that keeping one vector does not keep the whole slice's.
+            yield from (vector.copy() for vector in text_vectors(pipeline, part, options))
+            del part  # before the next is waited for
+    finally:  # also where the caller takes no more
+        warn_long_texts(found, options)
 
 
 def stream_chunks(

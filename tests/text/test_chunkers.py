@@ -77,6 +77,8 @@ def test_kinds(splitter: Any) -> None:
 
 def test_pieces_may_overlap_and_repeat() -> None:
     assert spans_of(lambda text: ["a b", "b a", "a b"], "a b a b") == [(0, 3), (2, 5), (4, 7)]
+    assert spans_of(lambda text: ["ab ab", "ab"], "ab ab ab") == [(0, 5), (6, 8)]
+    assert spans_of(lambda text: [text[:40], text[40:]], "a b " * 20) == [(0, 40), (40, 80)]
     assert spans_of(lambda text: [(0, 3), (0, 3), (2, 7)], "a b a b") == [(0, 3), (0, 3), (2, 7)]
     assert by_splitter(lambda text: [], "documents")(0, " \n", np.zeros(0, np.int32), np.zeros(0, np.int32)) == [[]]
 

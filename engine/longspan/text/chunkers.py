@@ -68,20 +68,24 @@ def find_pieces(text: str, pieces: Sequence[Any], where: str) -> list[tuple[int,
         InputTypeError: a piece is of no known kind.
     """
     spans: list[tuple[int, int]] = []
-    begin = 0
+    begin = end = 0
     for number, piece in enumerate(pieces):
         span = _known_span(piece)
         if span is None:
             words = piece if isinstance(piece, str) else getattr(piece, "page_content", getattr(piece, "text", None))
             if not isinstance(words, str):
                 raise InputTypeError(f"{where}: piece {number} of the splitter is {type(piece).__name__}, not a text")
-            start = text.find(words, begin)
+            # Mostly a piece follows the one before it, which matters where the text repeats itself.
+            follows = end
+            while text[follows : follows + 1].isspace():
+                follows += 1
+            start = next((at for at in (end, follows) if text.startswith(words, at)), text.find(words, begin))
             if start < 0 or not words:
                 raise InputError(
                     f"{where}: piece {number} of the splitter, {words[:40]!r}, does not follow in the text"
                 )
             span = (start, start + len(words))
-            begin = start + 1  # the next piece may overlap this one
+            begin, end = start + 1, span[1]  # the next piece may overlap this one
         spans.append(span)
     return spans
 
