@@ -154,11 +154,14 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
         return Encoder(folder, device="cpu", **options)
 
 
-def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> float:
+def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, unfused: float = 2.0) -> float:
     """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
 
-    Torch has fused multiply-adds here and the generic tier has none, so that it rounds twice as often: it may err
-    twice as much again.
+    Args:
+        folder: the checkpoint.
+        peer: runs it with torch.
+        texts: what is embedded; by default some of many lengths.
+        unfused: what the generic tier may err by instead, over torch's error: it has no fused multiply-adds.
 
     Returns:
         Our greatest error, over torch's.
@@ -172,7 +175,9 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None) -> 
         ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
         error = greatest_error(ours, exact)
-        assert error <= (4 if isa == "generic" else 2) * usual + slack, f"{isa}: error {error:.3g}, torch's {usual:.3g}"
+        assert error <= (unfused if isa == "generic" else 2) * usual + slack, (
+            f"{isa}: error {error:.3g}, torch's {usual:.3g}"
+        )
         greatest = max(greatest, error)
     return greatest / usual
 

@@ -74,7 +74,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_text(tmp_path: Path, name: str) -> None:
     config = EmbeddingGemma2TextConfig(**BASE | CONFIGS[name])
-    check(save(tmp_path, EmbeddingGemma2TextModel(config)), Peer(EmbeddingGemma2TextModel))
+    # Scores without a scale are large, and what rounds twice as often there shows: one of these errs by 3.5 times.
+    check(save(tmp_path, EmbeddingGemma2TextModel(config)), Peer(EmbeddingGemma2TextModel), unfused=4.0)
 
 
 def test_text_of_a_model_of_images(tmp_path: Path) -> None:
