@@ -301,6 +301,20 @@ class Walker {
         kernels_.add_scaled(gathered.row(at++), weight, down.columns, false, sums.row(row));
   }
 
+  void run(const LatentAttention& op) {
+    const long latents = op.keys.columns / op.heads;
+    each_tile([&](long row0, long row1) {
+      const Matrix scores = tile(op.scores, team_.thread());
+      const long rows = row1 - row0;
+      const Matrix x = from_row(matrix(op.x), row0), residual = from_row(optional(op.residual), row0);
+      kernels_.linear({x, scores, kAbsent, kAbsent, op.keys, Activation::identity}, 0, rows, 0, op.keys.columns);
+      for (long row = 0; row < rows; row++)
+        for (long head = 0; head < op.heads; head++) kernels_.softmax(scores.row(row) + head * latents, latents, op.scale);
+      kernels_.linear({scores, from_row(matrix(op.out), row0), kAbsent, residual, op.values, Activation::identity}, 0, rows, 0,
+                      op.values.columns);
+    });
+  }
+
   void run(const Tap& op) {
     const Matrix x = matrix(op.x), out = matrix(op.out);
     each_rows(64, [&](long row0, long row1) {

@@ -1,5 +1,7 @@
 #include "program.h"
 
+#include <algorithm>
+
 #include "kernels/half.h"
 
 namespace longspan {
@@ -38,6 +40,14 @@ Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long 
       for (long i = 0; i < k; i++) line[i * kLine] = element(part, row * k + i);
     }
   return {panels, columns, k, bias};
+}
+
+Panels pack_columns(Program& program, const float* rows, long stride, long n, long k) {
+  float* panels = allocate(program, (n + kLine - 1) / kLine * kLine * k);
+  for (long column = 0; column < n; column += kLine)
+    for (long i = 0; i < k; i++)
+      std::copy_n(rows + i * stride + column, std::min<long>(kLine, n - column), panels + column * k + i * kLine);
+  return {panels, n, k, nullptr};
 }
 
 const float* pack_vector(Program& program, const std::vector<SourcePart>& parts, float offset) {

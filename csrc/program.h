@@ -87,6 +87,15 @@ struct Moe {
   bool normalised;
 };
 
+// The projections are folded: scores are x times `keys`, and what they weigh are the columns of `values`.
+struct LatentAttention {
+  int x, out, scores, residual;
+  Panels keys;    // [heads * latents, D]
+  Panels values;  // [D, heads * latents]
+  long heads;
+  float scale;
+};
+
 struct Tap {
   int x, out;
   bool first;
@@ -113,7 +122,7 @@ struct Normalize {
   bool unit;
 };
 
-using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, Tap, Pool, Combine, Normalize>;
+using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize>;
 
 struct Program {
   const Kernels* kernels;
@@ -137,5 +146,8 @@ Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long 
 
 // Copies a vector, converted to float32 and moved by `offset`, padded with zeros to a multiple of 16.
 const float* pack_vector(Program& program, const std::vector<SourcePart>& parts, float offset = 0.0f);
+
+// The same from [k, n] with `stride` floats from row to row.
+Panels pack_columns(Program& program, const float* rows, long stride, long n, long k);
 
 }  // namespace longspan

@@ -1,7 +1,9 @@
-// choose: from a router's logits to the weights of the chosen experts.   add_scaled: their sum, and sums of layers.
+// choose: from a router's logits to the weights of the chosen experts.   softmax: of one row.
+// add_scaled: the sum of experts, and sums of layers.
 #pragma once
 
 #include "activation.h"
+#include "rows.h"
 #include "table.h"
 #include "vector.h"
 
@@ -30,6 +32,20 @@ void choose(float* logits, long experts, long chosen, bool normalised) {
   }
   const float divisor = normalised ? kept : sum;
   for (long e = 0; e < experts; e++) logits[e] = logits[e] == kTaken ? -weights[e] / divisor : 0.0f;
+}
+
+void softmax(float* x, long size, float scale) {
+  float top = x[0];
+  for (long i = 1; i < size; i++) top = x[i] > top ? x[i] : top;
+  for (long i = 0; i < size; i += W) {
+    const int n = (int)min_long(W, size - i);
+    store_some(x + i, exp((load_some(x + i, n) - broadcast(top)) * broadcast(scale)), n);
+  }
+  const float sum = row_sum(size, [&](long i, int n) { return load_some(x + i, n); });
+  for (long i = 0; i < size; i += W) {
+    const int n = (int)min_long(W, size - i);
+    store_some(x + i, load_some(x + i, n) / broadcast(sum), n);
+  }
 }
 
 void add_scaled(const float* x, float weight, long width, bool fresh, float* out) {

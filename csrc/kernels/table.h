@@ -161,6 +161,8 @@ struct Kernels {
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   // A token's logits [experts] become the weights of the experts that it chooses, and zero elsewhere.
   void (*choose)(float* logits, long experts, long chosen, bool normalised);
+  // x = softmax(x * scale), in place.
+  void (*softmax)(float* x, long size, float scale);
   // out += weight * x, or out = weight * x where `fresh`; rows of `width`.
   void (*add_scaled)(const float* x, float weight, long width, bool fresh, float* out);
   // Columns [column0, column1) of one partial.

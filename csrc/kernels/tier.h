@@ -14,7 +14,7 @@ namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, choose,
+  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, choose, softmax,
           add_scaled, pool, combine, normalize, scores, hamming, peak};
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 
+#include "../latents.h"
 #include "reject.h"
 
 namespace py = pybind11;
@@ -105,6 +106,22 @@ class Fields {
     }
     return packed;
   }
+
+  // How many rows a matrix has, all its parts together, and how many columns.
+  long rows(const char* name) const {
+    long total = 0;
+    for (const auto& item : fields_[name].cast<py::list>()) total += item.cast<std::pair<py::array, std::string>>().first.shape(0);
+    return total;
+  }
+  long columns(const char* name) const {
+    const auto parts = fields_[name].cast<std::vector<std::pair<py::array, std::string>>>();
+    if (parts.empty() || parts[0].first.ndim() != 2) reject(std::string(name) + " is no matrix");
+    return parts[0].first.shape(1);
+  }
+
+  Program& program() { return program_; }
+  // The same fields, with another program to pack their weights into.
+  Fields into(Program& program) const { return Fields(program, kept_, fields_); }
 
   // A record among the fields.
   Fields record(const char* name) {
@@ -265,6 +282,41 @@ struct Reader {
                fields.vector("out_bias", width(out)), activation_of(fields.dict()), chosen, routing.flag("normalised")};
   }
 
+  // The weights that two foldings share. What `read` packs lives as long as its program.
+  LatentWeights latent_weights(Fields& read, const char* projection) {
+    const long heads = read.integer("heads"), queries = read.rows("query");
+    const long count = read.rows("latents"), latent = read.columns("latents");
+    if (heads < 1 || queries < 1 || queries % heads || count < 1) reject("heads must divide the rows of the queries");
+    return {read.matrix("latents", count, latent), read.vector("norm", latent), read.vector("norm_bias", latent),
+            read.number("eps"), read.panels(projection, nullptr, queries, latent), nullptr,
+            heads, queries / heads, count, latent, 0};
+  }
+
+  Panels latent_keys(long columns) {
+    Program scratch{program.kernels};
+    Fields read = fields.into(scratch);
+    LatentWeights weights = latent_weights(read, "keys");
+    weights.columns = columns;
+    weights.matrix = read.matrix("query", weights.heads * weights.size, columns);
+    return fold_keys(fields.program(), weights);
+  }
+
+  Panels latent_values(long columns) {
+    Program scratch{program.kernels};
+    Fields read = fields.into(scratch);
+    LatentWeights weights = latent_weights(read, "values");
+    weights.columns = columns;
+    weights.matrix = read.matrix("output", columns, weights.heads * weights.size);
+    return fold_values(fields.program(), weights);
+  }
+
+  Instruction latent_attention() {
+    const int x = fields.buffer("x"), out = fields.buffer("out");
+    const Panels keys = latent_keys(width(x)), values = latent_values(width(out));
+    return LatentAttention{x, out, fields.buffer("scores", keys.columns), fields.optional_buffer("residual", width(out)),
+                           keys, values, fields.integer("heads"), fields.number("scale")};
+  }
+
   Instruction tap() {
     const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
     const long layers = fields.integer("layers"), index = fields.integer("index");
@@ -303,8 +355,8 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
   static const std::map<std::string, Read> readers{
       {"embed", &Reader::embed},   {"norm", &Reader::norm},           {"linear", &Reader::linear},
       {"qkv", &Reader::qkv},       {"attention", &Reader::attention}, {"mlp", &Reader::mlp},
-      {"moe", &Reader::moe},       {"tap", &Reader::tap},             {"pool", &Reader::pool},
-      {"combine", &Reader::combine}, {"normalize", &Reader::normalize}};
+      {"moe", &Reader::moe},       {"latentattention", &Reader::latent_attention}, {"tap", &Reader::tap},
+      {"pool", &Reader::pool},     {"combine", &Reader::combine},     {"normalize", &Reader::normalize}};
   const auto found = readers.find(op);
   if (found == readers.end()) reject("unknown instruction '" + op + "'");
   Reader reader{program, fields};

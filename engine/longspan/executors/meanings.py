@@ -267,6 +267,25 @@ def choose(logits: Tensor, routing: ops.Routing) -> Tensor:
     return weights / weights.sum(1, keepdim=True) if routing.normalised else weights
 
 
+def latent_attention(op: ops.LatentAttention, run: Run) -> None:
+    """out = W_o softmax(q k^T * scale) v + residual, with q from x, and k and v from the normalised latents."""
+    x = run[op.x]
+    latents = normalised(run.weights[op.latents], "layer", op.eps, run.weight(op.norm), run.weight(op.norm_bias), 0.0)
+    size = op.query.shape[0] // op.heads
+
+    def head_major(rows: Tensor, projection: Weight) -> Tensor:  # [H, rows, E]
+        return by_head(functional.linear(rows, run.weights[projection]), size).transpose(0, 1)
+
+    keys, values = (head_major(latents.to(x.dtype), projection) for projection in (op.keys, op.values))
+    out = x.new_empty((len(x), op.out.width))
+    for first in range(0, len(x), ATTENTION_ROWS):
+        tile = slice(first, first + ATTENTION_ROWS)
+        scores = widened(head_major(x[tile], op.query) @ keys.transpose(1, 2)) * op.scale
+        context = (torch.softmax(scores, dim=2).to(x.dtype) @ values).transpose(0, 1).flatten(1)
+        out[tile] = functional.linear(context, run.weights[op.output])
+    run[op.out] = run.plus(out, op.residual)
+
+
 def tap(op: ops.Tap, run: Run) -> None:
     """out = weight[index] / sum(weight) * x, added to what `into` holds, if given."""
     weights = run.weights[op.weight]
@@ -324,6 +343,7 @@ MEANINGS: Mapping[type[ops.Instruction], Callable[[Any, Run], None]] = {
     ops.Attention: attention,
     ops.Mlp: mlp,
     ops.Moe: moe,
+    ops.LatentAttention: latent_attention,
     ops.Tap: tap,
     ops.Pool: pool,
     ops.Combine: combine,

@@ -24,6 +24,7 @@ from .mixture import mixtral, qwen3_moe
 from .modernbert import modernbert
 from .mpnet import mpnet
 from .nomic_bert import nomic_bert
+from .nvembed import nvembed
 from .olmo2 import olmo2
 from .opt import opt
 from .phi3 import phi3
@@ -62,6 +63,7 @@ FAMILIES: Mapping[str, Family] = {
     "mt5": mt5,
     "new": new,
     "nomic_bert": nomic_bert,
+    "nvembed": nvembed,
     "olmo2": olmo2,
     "opt": opt,
     "phi3": phi3,

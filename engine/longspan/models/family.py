@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from ..program.instructions import Buffer, Instruction, Layout, Pool, Rows, Weight
 from ..program.program import Program
@@ -103,6 +103,21 @@ TEXT_PREFIXES = ("language_model.", "model.language_model.", "language_model.mod
 """Where models of images and text keep their model of text."""
 
 Family = Callable[[ModelConfig], Body]
+
+
+def beneath(body: Body, at: str) -> Body:
+    """The same body with the names of all its tensors behind `at`."""
+
+    def moved(step: Instruction) -> Instruction:
+        changes: dict[str, Any] = {}
+        for spec in fields(step):
+            value = getattr(step, spec.name)
+            if isinstance(value, Weight):
+                changes[spec.name] = replace(value, names=tuple(f"{at}.{name}" for name in value.names))
+        return replace(step, **changes)
+
+    instructions, ending = tuple(map(moved, body.instructions)), tuple(map(moved, body.ending))
+    return replace(body, instructions=instructions, ending=ending)
 
 
 def both_sides(family: Family) -> Family:

@@ -351,6 +351,30 @@ class Moe(Instruction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention(Instruction):
+    """out = attention of x over constant latents, W_o, + residual, tile by tile: nothing but x and out has T rows.
+
+    Queries are x W_q^T; keys and values are projections of the layer-normalised latents, each in H heads of E columns.
+    As all but x is constant, an executor may multiply the matrices with each other beforehand.
+    """
+
+    x: Buffer = _reads()
+    out: Buffer = _writes()
+    scores: Buffer = _writes()  # [tile, H * L], scratch
+    query: Weight  # [H*E, D]
+    latents: Weight  # [L, C]
+    norm: Weight | None = None  # [C]
+    norm_bias: Weight | None = None  # [C]
+    eps: float
+    keys: Weight  # [H*E, C]
+    values: Weight  # [H*E, C]
+    output: Weight  # [D, H*E]
+    heads: int
+    scale: float
+    residual: Buffer | None = _reads_optional()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tap(Instruction):
     """out = weight[index] / sum(weight) * x, added to what `into` holds, if given: a weighted mean of layers."""
 
