@@ -104,6 +104,13 @@ def save_tensors(
     return folder
 
 
+def add_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """Give a checkpoint more tensors."""
+    known = load_file(folder / "model.safetensors")
+    save_file(known | tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 """From a model and ids [1, T] to token vectors [1, T, D]."""
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from .harness import VOCABULARY, Peer, assert_refused, check, encoder_of, save
+from .harness import VOCABULARY, Peer, add_tensors, assert_refused, check, encoder_of, save
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -41,6 +42,13 @@ def test_gpt2(tmp_path: Path, name: str) -> None:
 
 def test_weights_of_a_language_model(tmp_path: Path) -> None:
     check(save(tmp_path, GPT2LMHeadModel(GPT2Config(**BASE))), Peer(GPT2Model))
+
+
+def test_masks_of_older_checkpoints(tmp_path: Path) -> None:
+    """They are stored beside the weights, and nobody's."""
+    folder = save(tmp_path, GPT2Model(GPT2Config(**BASE)))
+    masks = {"h.0.attn.bias": torch.ones(1, 1, 160, 160), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    check(add_tensors(folder, masks), Peer(GPT2Model))
 
 
 def test_maximum(tmp_path: Path) -> None:

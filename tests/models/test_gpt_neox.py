@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, GPTNeoXModel
 
 from longspan.checkpoint.config import read_json
 
-from .harness import Peer, assert_refused, check, encoder_of, save
+from .harness import Peer, add_tensors, assert_refused, check, encoder_of, save
 from .tiny import BASE, DYNAMIC, LINEAR, YARN
 
 PLAIN = {name: value for name, value in BASE.items() if name not in ("head_dim", "num_key_value_heads")}
@@ -47,6 +48,17 @@ def test_gpt_neox(tmp_path: Path, name: str) -> None:
 def test_weights_of_a_language_model(tmp_path: Path) -> None:
     folder = save(tmp_path, GPTNeoXForCausalLM(GPTNeoXConfig(**PLAIN | {"hidden_size": 64})))
     check(folder, Peer(GPTNeoXModel))
+
+
+def test_masks_of_older_checkpoints(tmp_path: Path) -> None:
+    """They are stored beside the weights, and nobody's."""
+    folder = save(tmp_path, GPTNeoXModel(GPTNeoXConfig(**PLAIN | {"hidden_size": 64})))
+    masks = {
+        "layers.0.attention.bias": torch.ones(1, 1, 160, 160),
+        "layers.0.attention.masked_bias": torch.tensor(-1e4),
+        "layers.0.attention.rotary_emb.inv_freq": torch.ones(2),
+    }
+    check(add_tensors(folder, masks), Peer(GPTNeoXModel))
 
 
 def test_positions_of_older_configs(tmp_path: Path) -> None:
