@@ -13,6 +13,7 @@ from transformers import EuroBertConfig, EuroBertForMaskedLM, EuroBertModel
 from longspan import Encoder
 
 from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, save
+from .tiny import LLAMA3, LONG, YARN
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -28,23 +29,6 @@ BASE = {
     "eos_token_id": 3,
     "mask_token_id": 1,
 }
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40, "rope_theta": 1000.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 40,
-    "rope_theta": 500.0,
-}
-LONG = {
-    "rope_type": "longrope",
-    "short_factor": [1.0 + 0.1 * i for i in range(8)],
-    "long_factor": [2.0 + i for i in range(8)],
-    "original_max_position_embeddings": 40,
-    "rope_theta": 500.0,
-}
-
 CONFIGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "head size 8": {"hidden_size": 24, "intermediate_size": 17},

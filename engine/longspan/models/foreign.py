@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ..errors import CheckpointError
 from .config import ModelConfig
-from .family import Body, tokens_buffer
+from .family import UNLIMITED, Body, tokens_buffer
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_trained_positions", "n_ctx")
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
-UNLIMITED = 1 << 20
 
 
 def foreign(config: ModelConfig) -> Body:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from ..checkpoint.tensors import Tensors
 from ..errors import CheckpointError
 from ..program.instructions import Embed
-from .family import Body, tokens_buffer, weight
+from .family import UNLIMITED, Body, tokens_buffer, weight
 
 NAME = "embedding.weight"
-UNLIMITED = 1 << 20
 
 
 def static(tensors: Tensors) -> Body:
