@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -94,9 +93,9 @@ def test_chunks_pool_token_vectors(encoder: Encoder) -> None:
 @pytest.mark.parametrize("overlap", [None, 0, 200])
 def test_windowed_document(encoder: Encoder, bert: Any, long_document: str, overlap: int | None) -> None:
     ids = encoder.tokenizer.encode(long_document, add_special_tokens=False).ids
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # windows are the purpose here
+    with pytest.warns(LongTextWarning, match="1 of 1 documents are .* embedded in overlapping windows") as caught:
         result = encoder.encode_chunks(long_document, chunk_tokens=100, window_overlap=overlap)
+    assert [warning.filename for warning in caught] == [__file__]
     assert result.windows == split_windows(len(ids), 254, 254 // 4 if overlap is None else overlap)
     assert result.n_tokens == len(ids) > 1000
     tokens, first, last = token_vectors(bert, ids, result.windows)
@@ -208,15 +207,42 @@ def test_options(minilm: Path, encoder: Encoder) -> None:
 
 
 def test_long_text(encoder: Encoder, long_document: str) -> None:
-    with pytest.warns(LongTextWarning, match="1 of 1 texts") as caught:
+    with pytest.warns(LongTextWarning, match="1 of 1 documents are .* were cut") as caught:
         cut = encoder.encode_chunks(long_document, chunk_tokens=64, long_text="truncate")
     assert [warning.filename for warning in caught] == [__file__]
     assert cut.token_spans[-1][1] == 254
     assert cut.windows == (Window(0, 254, 0, 254),)
+    assert (cut.cut, cut.n_tokens) == (True, 254)
+    assert not encoder.encode_chunks("short", long_text="truncate").cut
     offsets = encoder.tokenizer.encode(long_document, add_special_tokens=False).offsets
     assert same_document_vectors(cut, encoder.encode_chunks(long_document[: offsets[253][1]], chunk_tokens=64))
     with pytest.raises(InputError, match=r"documents\[1\] has \d+ tokens, but only 254 fit"):
         encoder.encode_chunks(["short", long_document], long_text="error")
+
+
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+def test_given_chunks_beyond_the_cut(encoder: Encoder, long_document: str) -> None:
+    """The first is a mistake, as results have to line up; a splitter's are cut off like the document."""
+    kept = encoder.encode_chunks(long_document, chunk_tokens=64, long_text="truncate")
+    beyond = (len(long_document) - 20, len(long_document))
+    with pytest.raises(InputError, match=r"documents\[0\]: spans\[1\] .* lies beyond the cut: .* keeps the first 254 tok"):
+        encoder.encode_chunks(long_document, spans=[(0, 50), beyond], long_text="truncate")
+    split = encoder.encode_chunks(long_document, splitter=lambda text: [*kept.spans, beyond], long_text="truncate")
+    assert same_document_vectors(split, kept)
+
+
+def test_only_what_is_kept_is_tokenised(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    original = type(encoder._pipeline.tokenizer).encode
+
+    def counted(self: Any, texts: Sequence[str], *, offsets: bool) -> Any:
+        given.extend(map(len, texts))
+        return original(self, texts, offsets=offsets)
+
+    monkeypatch.setattr(type(encoder._pipeline.tokenizer), "encode", counted)
+    with pytest.warns(LongTextWarning):
+        encoder.encode_chunks("Some words of a long text. " * 40_000, long_text="truncate")
+    assert sum(given) < 20_000
 
 
 def same_document_vectors(a: DocumentEmbedding, b: DocumentEmbedding) -> bool:

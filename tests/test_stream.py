@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from longspan import Encoder, InputError, InputTypeError, LongTextWarning, encoding
+from longspan import Encoder, InputError, InputTypeError, LongTextWarning, SizedChunk, slices
 from longspan.prefetch import prefetched
 
 TEXTS = [f"Text number {i}. " * (1 + i % 7) for i in range(40)] + [""]
@@ -63,8 +66,8 @@ def test_slices_and_generators_change_no_bit(
     expected = encoder.encode(texts)
     documents = encoder.encode_chunks(texts, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "_SLICE_TEXTS", bounds[0])
-        patch.setattr(encoding, "_SLICE_CHARACTERS", bounds[1])
+        patch.setattr(slices, "_SLICE_TEXTS", bounds[0])
+        patch.setattr(slices, "_SLICE_CHARACTERS", bounds[1])
         found = list(encoder.stream(text for text in texts))
         chunks = list(encoder.stream(iter(texts), **options))
         again = encoder.encode(texts)
@@ -93,14 +96,128 @@ def test_reads_no_more_than_it_needs(encoder: Encoder) -> None:
     assert taken < 20_000
 
 
+def test_slow_texts_are_not_held_back(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "_PATIENCE", 0)  # every text is slow
+    taken = 0
+
+    def feed() -> Iterator[str]:
+        nonlocal taken
+        for text in TEXTS:
+            taken += 1
+            yield text
+
+    for number, vector in enumerate(encoder.stream(feed()), 1):
+        assert taken <= max(number, 2)  # the first tells whether texts are lists of chunks
+        np.testing.assert_array_equal(vector, encoder.encode(TEXTS[number - 1]))
+    assert taken == len(TEXTS)
+
+
+def test_reads_from_a_database_of_the_callers_thread(encoder: Encoder) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table texts (text)")
+        connection.executemany("insert into texts values (?)", [(text,) for text in TEXTS])
+        rows = connection.execute("select text from texts order by rowid")  # refuses other threads
+        found = list(encoder.stream(row[0] for row in rows))
+    np.testing.assert_array_equal(np.stack(found), encoder.encode(TEXTS))
+
+
+def broken_feed() -> Iterator[str]:
+    yield from TEXTS[:9]
+    raise ConnectionError("the line is down")
+
+
+def refuses_six(text: str) -> list[str]:
+    if text == TEXTS[6]:
+        raise ValueError("not this one")
+    return [text]
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "before", "error"),
+    [
+        (broken_feed, {}, 9, ConnectionError),
+        (broken_feed, {"chunk_tokens": 500}, 9, ConnectionError),
+        (lambda: iter([*TEXTS[:5], None]), {}, 5, InputTypeError),
+        (lambda: iter([*TEXTS[:5], "\ud800"]), {"chunk_tokens": 500}, 5, InputError),
+        (lambda: iter(TEXTS), {"splitter": refuses_six}, 6, InputError),
+        (lambda: iter(TEXTS[:3]), {"spans": [[(0, 4)], [(5, 11)], [(9, 4)]]}, 2, InputError),
+        (lambda: iter(TEXTS[:3]), {"spans": [[(0, 4)], [(5, 11)]]}, 2, InputError),
+        (lambda: iter(TEXTS[:2]), {"spans": [[(0, 4)], [(5, 11)], []]}, 2, InputError),
+        (lambda: iter([["a", "b c"], ["d"], "e"]), {}, 3, InputTypeError),
+        (lambda: iter([["a", "b c"], ["d", ""]]), {}, 2, InputError),
+        (lambda: iter(["a", ["b"]]), {"chunk_tokens": 4}, 1, InputError),
+        (lambda: iter(["a", ["b"]]), {}, 1, InputTypeError),
+    ],
+)
+def test_what_comes_before_an_error_is_not_lost(
+    encoder: Encoder, texts: Any, options: dict[str, Any], before: int, error: type[Exception]
+) -> None:
+    found: list[Any] = []
+    with pytest.raises(error):
+        found.extend(encoder.stream(texts(), **options))
+    assert len(found) == before
+
+
+def test_a_text_that_is_too_long_loses_none_before_it(small: Path) -> None:
+    encoder = Encoder(small, device="cpu", max_seq_length=16, long_text="error")
+    found: list[Any] = []
+    with pytest.raises(InputError, match=r"texts\[3\] has 100 tokens, but only 14 fit the model at once"):
+        found.extend(encoder.stream(["a", "b", "c", "d " * 100, "e"]))
+    np.testing.assert_array_equal(np.stack(found), encoder.encode(["a", "b", "c"]))
+
+
+def test_levels_given_spans_and_lists_of_chunks(encoder: Encoder) -> None:
+    documents = ["One sentence. Another one! " * n for n in (1, 30, 0, 90)]
+    expected = encoder.encode_chunks(documents, chunk_tokens=(16, 64))
+    sized = list(encoder.stream(iter(documents), chunk_tokens=(16, 64)))
+    places = [
+        (i, j, level.spans[j], level.vectors[j].tobytes(), size)
+        for i, document in enumerate(expected)
+        for size, level in document.levels.items()
+        for j in range(len(level))
+    ]
+    assert [(*chunk[:3], chunk.vector.tobytes(), chunk.size) for chunk in sized] == places
+    assert all(isinstance(chunk, SizedChunk) for chunk in sized)
+
+    spans = [document.spans for document in expected]
+    found = list(encoder.stream(iter(documents), spans=iter(spans)))
+    assert [(*chunk[:3], chunk.vector.tobytes()) for chunk in found] == [row[:4] for row in places if row[4] == 16]
+
+    pieces = [[text[a:b] for a, b in mine] for text, mine in zip(documents, spans, strict=True)]
+    listed = encoder.encode_chunks(pieces, joiner="\n")
+    found = list(encoder.stream(iter(pieces), joiner="\n"))
+    assert [(chunk.document, chunk.span, chunk.vector.tobytes()) for chunk in found] == [
+        (i, span, vector.tobytes())
+        for i, document in enumerate(listed)
+        for span, vector in zip(document.spans, document.vectors, strict=True)
+    ]
+
+
+def test_chunks_follow_the_policy_for_long_texts(minilm: Path) -> None:
+    encoder = Encoder(minilm, long_text="truncate")
+    with pytest.warns(LongTextWarning, match="1 of 2 texts are longer than the 256 tokens .* were cut"):
+        found = list(encoder.stream(["word " * 600, "short"], chunk_tokens=100))
+    assert [(chunk.document, chunk.span) for chunk in found] == [
+        (0, (0, 499)),
+        (0, (500, 999)),
+        (0, (1000, 1269)),
+        (1, (0, 5)),
+    ]
+
+
 def test_options_are_checked_at_once_and_texts_in_their_turn(encoder: Encoder) -> None:
     with pytest.raises(InputTypeError, match="texts is str"):
         encoder.stream("one text")
     with pytest.raises(InputTypeError, match="texts is set"):
         encoder.stream({"a", "b"})
-    for options in ({"chunk_tokens": 0}, {"chunk_tokens": (4, 8)}):
-        with pytest.raises(InputError, match=r"chunk_tokens is .*, expected an integer of at least 1"):
-            encoder.stream([], **options)
+    with pytest.raises(InputError, match=r"chunk_tokens is 0, expected an integer of at least 1"):
+        encoder.stream([], chunk_tokens=0)
+    with pytest.raises(InputError, match="give the chunks one way"):
+        encoder.stream([], chunk_tokens=5, spans=[])
+    with pytest.raises(InputTypeError, match="spans is int, expected an iterable"):
+        encoder.stream([], spans=5)  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="joiner is int"):
+        encoder.stream([], joiner=5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="chunk_overlap is 3, but it goes with chunk_tokens only"):
         encoder.stream([], chunk_overlap=3)
     with pytest.raises(InputError, match="truncate_dim"):
@@ -138,10 +255,32 @@ def test_prefetched_keeps_order_and_errors() -> None:
         yield from range(5)
         raise ValueError("after five")
 
+    for alone in (lambda item: False, lambda item: True, lambda item: item % 2 == 0):
+        found: list[str] = []
+        with pytest.raises(ValueError, match="after five"):
+            found.extend(prefetched(str, items(), alone))
+        assert found == ["0", "1", "2", "3", "4"]
+
+
+def test_what_making_an_item_raises_comes_in_its_place() -> None:
     found: list[int] = []
-    with pytest.raises(ValueError, match="after five"):
-        found.extend(prefetched(items()))
-    assert found == [0, 1, 2, 3, 4]
+    with pytest.raises(ZeroDivisionError):
+        found.extend(prefetched(lambda item: 6 // item, iter([3, 2, 0, 1]), lambda item: False))
+    assert found == [2, 3]
+
+
+def test_items_are_taken_in_the_callers_thread_and_made_in_another() -> None:
+    taken, made = set(), set()
+
+    def items() -> Iterator[int]:
+        for item in range(5):
+            taken.add(threading.get_ident())
+            yield item
+
+    assert list(prefetched(lambda item: made.add(threading.get_ident()), items(), lambda item: False)) == [None] * 5
+    assert taken == {threading.get_ident()}
+    assert len(made) == 1
+    assert made != taken
 
 
 @pytest.mark.slow

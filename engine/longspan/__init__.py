@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .pooling.precision import Ranges
     from .results import Chunks, DocumentEmbedding, Usage
     from .search import Hits, semantic_search
-    from .streaming import StreamedChunk
+    from .streaming import SizedChunk, StreamedChunk
     from .text.windows import Window
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ __all__ = [
     "LongspanError",
     "Plan",
     "Ranges",
+    "SizedChunk",
     "StreamedChunk",
     "Usage",
     "Window",
@@ -54,6 +55,7 @@ _HOMES = {
     "Ranges": "pooling.precision",
     "Hits": "search",
     "semantic_search": "search",
+    "SizedChunk": "streaming",
     "StreamedChunk": "streaming",
     "Window": "text.windows",
 }

@@ -10,8 +10,8 @@ from typing import Any
 from .checkpoint.extras import read_extras
 from .checkpoint.settings import Settings
 from .checks import checked_prompts, is_count
-from .encoding import Options, check_long_text
 from .errors import InputError
+from .options import Options, check_long_text
 from .pipeline import Pipeline
 from .pooling.precision import check_precision
 from .text.inputs import check_text

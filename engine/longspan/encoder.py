@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,19 +14,20 @@ from .checkpoint.folder import resolve
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
 from .checkpoint.settings import Settings
 from .checks import is_count, one_of
-from .chunk_plan import ChunkOptions, as_list, plan_chunks
+from .chunk_plan import ChunkOptions, Joiner, as_list, plan_chunks, plan_stream
 from .defaults import DOCUMENT_PROMPTS, Defaults, initial_settings
-from .encoding import LongTexts, embed_chunks, embed_texts, embed_tokens, warn_long_texts
+from .encoding import embed_chunks, embed_texts, embed_tokens
 from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
+from .long_texts import LongTexts, warn_long_texts
 from .models.layers import LayerChoice
+from .options import Options
 from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges
 from .results import DocumentEmbedding, converted
 from .similarity import similarity, similarity_pairwise
-from .streaming import stream_chunks, stream_texts
-from .text.chunkers import Spans
-from .text.inputs import check_texts
+from .streaming import stream
+from .text.inputs import Spans, check_texts
 
 if TYPE_CHECKING:
     import tokenizers
@@ -318,8 +319,8 @@ class Encoder:
         Raises:
             InputError: a document, a span or an option is not usable; the message names it.
         """
-        between = self._pipeline.separator
-        plan = plan_chunks(documents, chunk_tokens, spans, splitter, chunk_overlap, joiner=joiner, separator=between)
+        between = Joiner(joiner, self._pipeline.separator)
+        plan = plan_chunks(documents, chunk_tokens, spans, splitter, chunk_overlap, between)
         options = self._defaults.options(
             self._defaults.prompt(self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
             long_text,
@@ -328,21 +329,20 @@ class Encoder:
             precision,
             show_progress=show_progress_bar,
             window_overlap=window_overlap,
-            count_tokens=True,
             what="documents",
-            separated=plan.separated,
         )
-        results, usages = embed_chunks(self._pipeline, plan.texts, options, plan.chunker, plan.sizes)
-        if options.long_text == "truncate":  # windows are the purpose here, and the result tells of them
-            warn_long_texts(LongTexts().add(usages), options)
+        results, usages = embed_chunks(self._pipeline, plan.inputs, options, plan.chunker, plan.sizes)
+        warn_long_texts(LongTexts().add(usages), options)
         return results[0] if plan.single else results
 
     def stream(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str] | Iterable[Sequence[str]],
         *,
-        chunk_tokens: int | None = None,
+        chunk_tokens: int | Sequence[int] | None = None,
+        spans: Iterable[Spans] | None = None,
         splitter: Any = None,
+        joiner: str | None = None,
         chunk_overlap: int = 0,
         window_overlap: int | None = None,
         prompt_name: str | None = None,
@@ -351,41 +351,41 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
     ) -> Iterator[Any]:
-        """Embed texts as they come, in bounded memory: the iterable is read as vectors are taken.
+        """Embed texts as they come, in bounded memory: the iterable is read as vectors are taken, in the same thread.
+
+        Texts that come slowly are embedded as soon as they are there; fast ones are collected into larger batches.
 
         Args:
-            texts: any iterable, however long; generators are read lazily.
-            chunk_tokens, splitter, chunk_overlap, window_overlap: as for `encode_chunks`; with one of the first two,
-                each text is a document and its chunks are embedded.
+            texts: any iterable, however long; generators are read lazily. Documents may be lists of their chunks.
+            chunk_tokens, splitter, joiner, chunk_overlap, window_overlap: as for `encode_chunks`; with one of the first
+                two, each text is a document and its chunks are embedded.
+            spans: the chunks of each document, as an iterable that is read beside `texts`.
             prompt_name, prompt, precision, normalize_embeddings, truncate_dim: as for `encode`, or `encode_chunks`.
 
         Yields:
-            One vector [d] per text, in order; with a chunking, a `StreamedChunk` (document, chunk, span, vector).
+            One vector [d] per text, in order. With a chunking, a `StreamedChunk` (document, chunk, span, vector) for
+            each chunk; with several sizes, a `SizedChunk`, which has the `size` too, level by level.
 
         Raises:
-            InputError: an option is not usable, at once; or a text is not, when its turn comes.
+            InputError: an option is not usable, at once; or a text is not, after the vectors of all texts before it.
         """
-        if isinstance(texts, str | bytes | Mapping | Set) or not isinstance(texts, Iterable):
-            raise InputTypeError(f"texts is {type(texts).__name__}, expected an iterable of str")
-        if chunk_tokens is not None and not is_count(chunk_tokens, 1):
-            raise InputError(f"chunk_tokens is {chunk_tokens!r}, expected an integer of at least 1")
-        chunked = chunk_tokens is not None or splitter is not None
-        if chunk_overlap and not chunked:
-            raise InputError(f"chunk_overlap is {chunk_overlap!r}, but it goes with chunk_tokens only")
-        name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
-        options = self._defaults.options(
-            self._defaults.prompt(name, prompt),
-            "window" if chunked else self.long_text,
-            truncate_dim,
-            normalize_embeddings,
-            precision,
-            window_overlap=window_overlap,
-            what="texts",
-        )
-        if not chunked:
-            return stream_texts(self._pipeline, texts, options)
-        plan = plan_chunks([], 256 if chunk_tokens is None else chunk_tokens, None, splitter, chunk_overlap)
-        return stream_chunks(self._pipeline, texts, options, plan.chunker)
+        between = Joiner(joiner, self._pipeline.separator)
+        plan = plan_stream(texts, chunk_tokens, spans, splitter, chunk_overlap, between)
+
+        def options(chunked: bool) -> Options:
+            name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
+            return self._defaults.options(
+                self._defaults.prompt(name, prompt),
+                self.long_text,
+                truncate_dim,
+                normalize_embeddings,
+                precision,
+                window_overlap=window_overlap,
+                what="texts",
+            )
+
+        options(plan.chunker is not None)  # what is not usable is said at once
+        return stream(self._pipeline, plan, options)
 
     # --- calibration and saving ----------------------------------------------------------------------------------
 

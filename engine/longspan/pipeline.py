@@ -19,7 +19,7 @@ from .pooling.modes import MODES
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
-from .text.separator import Separated, Separator, separate
+from .text.separator import Separator, separate
 from .text.tokenizer import Tokenizer, Tokens
 from .text.windows import split_windows
 
@@ -108,17 +108,18 @@ class Pipeline:
         whole = self._encode([prompt + text for text in texts], limit, offsets=True)
         return [_behind_prompt(tokens, prompt, text) for tokens, text in zip(whole, texts, strict=True)]
 
-    def tokenize_separated(self, given: Separated, prompt: str) -> list[PromptedTokens]:
+    def tokenize_separated(self, documents: Sequence[Sequence[str]], prompt: str) -> list[PromptedTokens]:
         """Tokens of documents that are lists of chunks: prompt and first chunk as one string, then each one alone."""
-        heads = self.tokenize([pieces[0] if pieces else "" for pieces in given.documents], prompt, offsets=True)
-        others = iter(self.tokenizer.encode([text for pieces in given.documents for text in pieces[1:]], offsets=True))
-        documents = []
-        for head, pieces in zip(heads, given.documents, strict=True):
+        assert self.separator is not None
+        heads = self.tokenize([pieces[0] if pieces else "" for pieces in documents], prompt, offsets=True)
+        others = iter(self.tokenizer.encode([text for pieces in documents for text in pieces[1:]], offsets=True))
+        found = []
+        for head, pieces in zip(heads, documents, strict=True):
             first = Tokens(head.ids, head.starts, head.ends)
             parts = [first, *(next(others) for _ in pieces[1:])]
-            whole = separate(parts, [len(text) for text in pieces] or [0], given.separator)
-            documents.append(PromptedTokens(head.prompt, whole.ids, whole.starts, whole.ends))
-        return documents
+            whole = separate(parts, [len(text) for text in pieces] or [0], self.separator)
+            found.append(PromptedTokens(head.prompt, whole.ids, whole.starts, whole.ends))
+        return found
 
     def _encode(self, texts: Sequence[str], limit: int | None, *, offsets: bool) -> list[Tokens]:
         if limit is None:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
-def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by another thread while the one before is in use: never more than one ahead.
+def prefetched(make: Callable[[A], B], items: Iterator[A], alone: Callable[[A], bool]) -> Iterator[B]:
+    """`make` of each item, by another thread while the one before is in use: never more than one ahead.
 
-    What making an item raises is raised here, in its place. A consumer that stops early waits for the item under way.
+    Items are taken in the caller's thread. One that stands `alone` is handed out before the next is taken. What taking
+    or making an item raises is raised here, after all that came before. A consumer that stops early waits for the item
+    under way.
     """
-    nothing = object()
+    failure: Exception | None = None
+    coming: Future[B] | None = None
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="longspan-prefetch") as pool:
-        coming = pool.submit(next, items, nothing)
-        while (item := coming.result()) is not nothing:
-            coming = pool.submit(next, items, nothing)
-            yield item  # type: ignore[misc]  # only `nothing` is no T
-            del item  # which may be large, before the next is waited for
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            if coming is None and alone(item):  # needs no thread
+                yield make(item)
+                continue
+            before, coming = coming, pool.submit(make, item)
+            if before is not None:
+                yield before.result()
+            del before  # what it holds may be large
+            if alone(item):
+                yield coming.result()
+                coming = None
+        if coming is not None:
+            yield coming.result()
+    if failure is not None:
+        raise failure

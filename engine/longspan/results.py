@@ -58,7 +58,8 @@ class DocumentEmbedding:
         levels: the chunks by their size in tokens, where sizes were asked for.
         vector: [d], the whole document's.
         windows: what the model saw at a time, in tokens of the document; one window where the document fits.
-        n_tokens: the document's length in tokens.
+        n_tokens: the document's length in tokens, as far as the model saw it.
+        cut: whether the document goes on beyond these, under `long_text="truncate"`.
     """
 
     chunks: Chunks
@@ -66,6 +67,7 @@ class DocumentEmbedding:
     vector: Vectors
     windows: Sequence[Window]
     n_tokens: int
+    cut: bool
 
     def __len__(self) -> int:
         return len(self.chunks)

@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longspan.batch import Int32
 from longspan.errors import InputError, InputTypeError
 from longspan.text.chunkers import by_spans, by_splitter, by_tokens, join_pieces
+from longspan.text.chunks import Kept
+from longspan.text.inputs import Input
 
 TEXT = "One two. Three four.\nFive six."
 
 
-def tokens(text: str = TEXT) -> tuple[Int32, Int32]:
+def tokens(text: str = TEXT, limit: int | None = None) -> Kept:
     starts, ends = np.array([match.span() for match in re.finditer(r"\w+|[^\w\s]", text)], np.int32).T
-    return starts, ends
+    return Kept(starts[:limit], ends[:limit], cut=limit is not None)
 
 
 def spans_of(splitter: Any, text: str = TEXT) -> list[tuple[int, int]]:
     """The spans of the one level that a splitter makes."""
-    (level,) = by_splitter(splitter, "documents")(3, text, *tokens(text))
+    (level,) = by_splitter(splitter, "documents")(3, Input(text), tokens(text))
     return [(chunk.start, chunk.end) for chunk in level]
 
 
@@ -80,7 +81,8 @@ def test_pieces_may_overlap_and_repeat() -> None:
     assert spans_of(lambda text: ["ab ab", "ab"], "ab ab ab") == [(0, 5), (6, 8)]
     assert spans_of(lambda text: [text[:40], text[40:]], "a b " * 20) == [(0, 40), (40, 80)]
     assert spans_of(lambda text: [(0, 3), (0, 3), (2, 7)], "a b a b") == [(0, 3), (0, 3), (2, 7)]
-    assert by_splitter(lambda text: [], "documents")(0, " \n", np.zeros(0, np.int32), np.zeros(0, np.int32)) == [[]]
+    nothing = Kept(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    assert by_splitter(lambda text: [], "documents")(0, Input(" \n"), nothing) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_pieces_may_overlap_and_repeat() -> None:
         (lambda text: ["Seven eight"], "piece 0 of the splitter, 'Seven eight', does not follow in the text"),
         (lambda text: [text[:8], text[:8]], "piece 1 of the splitter, 'One two.', does not follow"),
         (lambda text: [text.lower()], "piece 0 of the splitter, 'one two."),
-        (lambda text: [""], "piece 0 of the splitter, '', does not follow"),
+        (lambda text: [""], "piece 0 of the splitter is empty"),
         (lambda text: [], "the splitter returned nothing for a text of 30 characters"),
         (lambda text: [" "], "spans[0] (3, 4) owns no token"),
         (lambda text: [(5, 2)], "spans[0] (5, 2) is backwards"),
@@ -136,14 +138,25 @@ def test_interrupts_pass() -> None:
 
 
 def test_levels_and_given_spans() -> None:
-    small, large = by_tokens((3, 100), 0)(0, TEXT, *tokens())
+    small, large = by_tokens((3, 100), 0)(0, Input(TEXT), tokens())
     assert [(chunk.start, chunk.end) for chunk in small] == [(0, 8), (9, 20), (21, 30)]
     assert [(chunk.start, chunk.end) for chunk in large] == [(0, 30)]
-    (level,) = by_spans([[], [(4, 8)]], "documents")(1, TEXT, *tokens())
+    (level,) = by_spans("documents")(1, Input(TEXT, [(4, 8)]), tokens())
     assert [(chunk.first, chunk.last) for chunk in level] == [(1, 3)]
 
 
+def test_where_the_document_is_cut() -> None:
+    kept = tokens(limit=4)  # One two . Three
+    (level,) = by_tokens((3,), 0)(0, Input(TEXT), kept)
+    assert [(chunk.start, chunk.end) for chunk in level] == [(0, 8), (9, 14)]
+    (level,) = by_splitter(Splitter(), "documents")(0, Input(TEXT), kept)
+    assert [(chunk.start, chunk.end, chunk.last) for chunk in level] == [(0, 20, 4)]  # the second line has no token
+    with pytest.raises(InputError, match=r"documents\[2\]: spans\[1\] \(15, 19\) lies beyond the cut: .* first 4 tok"):
+        by_spans("documents")(2, Input(TEXT, [(0, 20), (15, 19)]), kept)
+    with pytest.raises(InputError, match=r"spans\[0\] \(3, 4\) owns no token"):
+        by_spans("documents")(2, Input(TEXT, [(3, 4)]), kept)
+
+
 def test_joined_pieces() -> None:
-    texts, spans = join_pieces([["ab", "", "c"], []], "--")
-    assert texts == ["ab----c", ""]
-    assert spans == [[(0, 2), (4, 4), (6, 7)], []]
+    assert join_pieces(["ab", "", "c"], "--") == ("ab----c", [(0, 2), (4, 4), (6, 7)])
+    assert join_pieces([], "--") == ("", [])

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..batch import Int32
 from ..errors import InputError, InputTypeError
-from .chunks import Chunk, chunk_by_spans, chunk_by_tokens, is_pair
+from .chunks import Chunk, Kept, before_cut, chunk_by_spans, chunk_by_tokens, is_pair
+from .inputs import Input, Spans
 
-Spans = Sequence[tuple[int, int]]
-Chunker = Callable[[int, str, Int32, Int32], list[list[Chunk]]]
-"""Takes a document's index, its text and its tokens' code points; gives the chunks of each level."""
+Chunker = Callable[[int, Input, Kept], list[list[Chunk]]]
+"""Takes a document's index, the document and its tokens; gives the chunks of each level."""
 
 
 def by_tokens(sizes: Sequence[int], overlap: int) -> Chunker:
     """One level per size."""
 
-    def chunk(index: int, text: str, starts: Int32, ends: Int32) -> list[list[Chunk]]:
-        return [chunk_by_tokens(text, starts, ends, size, overlap) for size in sizes]
+    def chunk(index: int, document: Input, kept: Kept) -> list[list[Chunk]]:
+        return [chunk_by_tokens(document.text, kept, size, overlap) for size in sizes]
 
     return chunk
 
 
-def by_spans(spans: Sequence[Spans], where: str) -> Chunker:
-    """Given spans, a list of pairs per document."""
+def by_spans(where: str) -> Chunker:
+    """The spans that each document comes with."""
 
-    def chunk(index: int, text: str, starts: Int32, ends: Int32) -> list[list[Chunk]]:
-        return [_spans(f"{where}[{index}]", text, starts, ends, spans[index])]
+    def chunk(index: int, document: Input, kept: Kept) -> list[list[Chunk]]:
+        assert document.spans is not None
+        return [_spans(f"{where}[{index}]", document.text, kept, document.spans)]
 
     return chunk
 
@@ -42,7 +42,8 @@ def by_splitter(splitter: Any, where: str) -> Chunker:
     if not callable(split):
         raise InputTypeError(f"splitter is {type(splitter).__name__}, expected a callable or an object with split_text")
 
-    def chunk(index: int, text: str, starts: Int32, ends: Int32) -> list[list[Chunk]]:
+    def chunk(index: int, document: Input, kept: Kept) -> list[list[Chunk]]:
+        text = document.text
         at = f"{where}[{index}]"
         try:
             pieces = split(text)
@@ -55,7 +56,7 @@ def by_splitter(splitter: Any, where: str) -> Chunker:
         spans = find_pieces(text, listed, at)
         if not spans and text.strip():
             raise InputError(f"{at}: the splitter returned nothing for a text of {len(text)} characters")
-        return [_spans(at, text, starts, ends, spans)]
+        return [_spans(at, text, kept, before_cut(text, kept, spans))]
 
     return chunk
 
@@ -80,7 +81,9 @@ def find_pieces(text: str, pieces: Sequence[Any], where: str) -> list[tuple[int,
             while text[follows : follows + 1].isspace():
                 follows += 1
             start = next((at for at in (end, follows) if text.startswith(words, at)), text.find(words, begin))
-            if start < 0 or not words:
+            if not words:
+                raise InputError(f"{where}: piece {number} of the splitter is empty")
+            if start < 0:
                 raise InputError(
                     f"{where}: piece {number} of the splitter, {words[:40]!r}, does not follow in the text"
                 )
@@ -98,21 +101,17 @@ def _known_span(piece: Any) -> tuple[int, int] | None:
     return None
 
 
-def join_pieces(documents: Sequence[Sequence[str]], joiner: str) -> tuple[list[str], list[list[tuple[int, int]]]]:
-    """Documents given as lists of chunks: their texts, and where the chunks lie in them."""
-    texts, spans = [], []
-    for pieces in documents:
-        places, position = [], 0
-        for piece in pieces:
-            places.append((position, position + len(piece)))
-            position += len(piece) + len(joiner)
-        texts.append(joiner.join(pieces))
-        spans.append(places)
-    return texts, spans
+def join_pieces(pieces: Sequence[str], joiner: str) -> tuple[str, list[tuple[int, int]]]:
+    """A document given as a list of chunks: its text, and where the chunks lie in it."""
+    places, position = [], 0
+    for piece in pieces:
+        places.append((position, position + len(piece)))
+        position += len(piece) + len(joiner)
+    return joiner.join(pieces), places
 
 
-def _spans(where: str, text: str, starts: Int32, ends: Int32, spans: Spans) -> list[Chunk]:
+def _spans(where: str, text: str, kept: Kept, spans: Spans) -> list[Chunk]:
     try:
-        return chunk_by_spans(text, starts, ends, spans)
+        return chunk_by_spans(text, kept, spans)
     except InputError as error:
         raise type(error)(f"{where}: {error}") from None

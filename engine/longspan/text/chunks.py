@@ -28,7 +28,26 @@ class Chunk:
     last: int
 
 
-def chunk_by_tokens(text: str, starts: Int32 | Int64, ends: Int32 | Int64, size: int, overlap: int = 0) -> list[Chunk]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """The tokens of a document that the model sees.
+
+    Attributes:
+        starts, ends: [n] code points, ascending.
+        cut: whether the document goes on beyond them.
+    """
+
+    starts: Int32 | Int64
+    ends: Int32 | Int64
+    cut: bool = False
+
+    def places(self, text: str) -> Places:
+        """Where they lie in the document's text."""
+        # What follows a cut may be huge, and has none of them.
+        return find_places(text[: int(self.ends[-1])] if self.cut else text, self.starts, self.ends)
+
+
+def chunk_by_tokens(text: str, kept: Kept, size: int, overlap: int = 0) -> list[Chunk]:
     """Cuts a document into chunks of at most `size` tokens that together own every token, in order.
 
     A chunk ends, by preference, at a blank line, the end of a sentence, the end of a line (each within the last half
@@ -39,7 +58,7 @@ def chunk_by_tokens(text: str, starts: Int32 | Int64, ends: Int32 | Int64, size:
 
     Args:
         text: the document.
-        starts, ends: [n] code points of the tokens, ascending.
+        kept: its tokens.
         size: tokens of a chunk, at least 1.
         overlap: how many of them it repeats from the chunk before, at most; a repetition begins between words.
 
@@ -50,36 +69,49 @@ def chunk_by_tokens(text: str, starts: Int32 | Int64, ends: Int32 | Int64, size:
         raise InputError(f"a chunk has {size} tokens, expected at least 1")
     if not 0 <= overlap < size:
         raise InputError(f"the chunk overlap is {overlap}, expected 0 to {size - 1} (a chunk has {size} tokens)")
-    if len(starts) == 0:
+    if len(kept.starts) == 0:
         return []
-    places = find_places(text, starts, ends)
-    ranks = rank_boundaries(text, places)
+    places = kept.places(text)
+    ranks = rank_boundaries(text[: len(places.codes) - 1], places)
     bounds = np.array(_choose(ranks, size - overlap), np.int64)
     first, last = bounds[:-1], bounds[1:]
     return _chunks(places, _reach_back(ranks, first, overlap) if overlap else first, last)
 
 
-def chunk_by_spans(text: str, starts: Int32 | Int64, ends: Int32 | Int64, spans: Sequence[Any]) -> list[Chunk]:
+def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any]) -> list[Chunk]:
     """The chunks of given spans, which may overlap and leave gaps.
 
     Args:
         text: the document.
-        starts, ends: [n] code points of the tokens, ascending.
+        kept: its tokens.
         spans: pairs (start, end) of code points.
 
     Raises:
-        InputError: a span is not a pair of whole numbers, is empty or backwards, leaves the document, or owns no
-            token; the message gives its index.
+        InputError: a span is not a pair of whole numbers, is empty or backwards, leaves the document, owns no token or
+            lies beyond the cut; the message gives its index.
     """
     pairs = [_check_span(index, span, len(text)) for index, span in enumerate(spans)]
     if not pairs:
         return []
-    first = find_places(text, starts, ends).first
+    first = kept.places(text).first
     edges = np.searchsorted(first, np.array(pairs, np.int64)).tolist()
     for index, (owned_first, owned_last) in enumerate(edges):
+        if owned_first == len(first) and kept.cut:
+            raise InputError(
+                f"spans[{index}] {pairs[index]} lies beyond the cut: long_text='truncate' keeps the first {len(first)} "
+                f"tokens, which end at {int(kept.ends[-1])}"
+            )
         if owned_first == owned_last:
             raise InputError(f"spans[{index}] {pairs[index]} owns no token: no token starts inside it")
     return [Chunk(*pair, *owned) for pair, owned in zip(pairs, edges, strict=True)]
+
+
+def before_cut(text: str, kept: Kept, spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """The spans that do not lie beyond the cut, if there is one."""
+    if not kept.cut:
+        return spans
+    last = int(kept.places(text).first[-1])
+    return [span for span in spans if span[0] <= last]
 
 
 def _check_span(index: int, span: Any, length: int) -> tuple[int, int]:

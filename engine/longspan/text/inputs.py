@@ -1,12 +1,30 @@
-"""Checks on the texts that a caller hands in."""
+"""The texts that a caller hands in, and checks on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from ..errors import InputError, InputTypeError
 
+Spans = Sequence[tuple[int, int]]
+
 _BLOCK = 1 << 16  # code points encoded at a time, so that checking a huge text needs little memory
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One text of a call.
+
+    Attributes:
+        text: the text.
+        spans: its chunks as pairs of code points, where the call gives them.
+        pieces: the same chunks as texts, where the checkpoint's separator token stands between them.
+    """
+
+    text: str
+    spans: Spans | None = None
+    pieces: Sequence[str] | None = None
 
 
 def check_texts(inputs: object, where: str = "inputs") -> list[str]:

@@ -24,19 +24,6 @@ class Separator:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class Separated:
-    """Documents as lists of chunks.
-
-    Attributes:
-        separator: what stands between their chunks.
-        documents: the chunks of each.
-    """
-
-    separator: Separator
-    documents: Sequence[Sequence[str]]
-
-
 def separate(pieces: Sequence[Tokens], lengths: Sequence[int], separator: Separator) -> Tokens:
     """One document's tokens from those of its chunks, with the separator's id between them.
 
