@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from longspan import Encoder
-from longspan.cli import inputs, shards
+from longspan.cli import inputs
+from longspan.cli.shards import Journal
 
 Run = Callable[..., Any]
 TEXTS = ["cat dog.", "", "bird " * 200, "a b c d.", "fish " * 62, "fish " * 63]
@@ -118,15 +119,22 @@ def test_killed_while_tidying_up(
     class Stop(BaseException):
         """Ends a run as nothing else does."""
 
-    def stop(*_: object) -> None:
+    replace = os.replace
+
+    def stop_before_the_last(source: Path, target: Path) -> None:
+        if target == tmp_path / "out.npz":
+            raise Stop
+        replace(source, target)
+
+    def stop_after_the_shards(journal: Journal) -> None:
+        journal._clear()
         raise Stop
 
     with monkeypatch.context() as patch:
         if place == "result":
-            replace = os.replace
-            patch.setattr(shards.os, "replace", lambda a, b: stop() if b == tmp_path / "out.npz" else replace(a, b))
+            patch.setattr(os, "replace", stop_before_the_last)
         else:
-            patch.setattr(shards.Journal, "remove", lambda journal: (journal._clear(), stop()))
+            patch.setattr(Journal, "remove", stop_after_the_shards)
         with pytest.raises(Stop):
             longspan(*command, "--skip-errors")
     assert (tmp_path / "out.npz").exists() == (place == "lock")

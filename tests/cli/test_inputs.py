@@ -56,10 +56,7 @@ def test_input_format(tmp_path: Path) -> None:
     note = written(folder / "note.txt", b"plain")
     written(folder / "more.log", b"")
     sources = find_sources([str(record), str(folder)], input_format="jsonl")
-    assert [(Path(source.name).name, source.kind) for source in sources] == [
-        ("records.log", "jsonl"),
-        ("note.txt", "text"),
-    ]
+    assert [(source.path, source.kind) for source in sources] == [(record, "jsonl"), (note, "text")]
     assert [document.text for document in read_documents(sources, Columns(), lambda _: None)] == ["a", "plain"]
     assert as_now(sources) == sources
     (source,) = find_sources([str(note)], input_format="csv")
