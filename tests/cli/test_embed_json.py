@@ -150,6 +150,18 @@ def test_name_that_is_not_utf8(longspan: Run, command: list[Any], tmp_path: Path
     assert report_of(longspan(*command))["output"] == str(output)
 
 
+def test_closed_standard_error(command: list[Any]) -> None:
+    """What would be said there does not get into the document."""
+    command[1].write_text(command[1].read_text() + "[]\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    arguments = [sys.executable, "-m", "longspan", *map(str, command), "--skip-errors"]
+    run = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *arguments], env=environment, stdout=subprocess.PIPE, timeout=60
+    )
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["skipped"] == 1
+
+
 def test_broken_pipe(command: list[Any], tmp_path: Path) -> None:
     """The output is whole before its reader is found gone."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -158,7 +158,7 @@ def _work(args: argparse.Namespace, encoder: Encoder, sources: Sequence[Source],
 
     way = Way(tuple(args.chunk_tokens or ()), args.prompt_name, args.prompt, args.normalize, args.long_text)
     columns, skipped = Columns(args.text_field, args.id_field), Skipped(args.skip_errors)
-    shown = not args.quiet and sys.stderr.isatty()
+    shown = not args.quiet and sys.stderr is not None and sys.stderr.isatty()
     if journal.count and not args.quiet:
         note(f"continuing an interrupted run, {counted(journal.count, 'group')} of documents done")
     with Meter(shown, sum(source.size for source in sources)) as meter:

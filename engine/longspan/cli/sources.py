@@ -87,8 +87,8 @@ def _standard_input(input_format: str) -> Source:
     first = io.BytesIO(data).readline().removeprefix(codecs.BOM_UTF8).strip()
     if first.startswith(b'{"') and first.endswith(b"}"):
         note(
-            "warning: standard input looks like JSONL, but is taken as one text; --input-format jsonl reads records, "
-            "--input-format text is for what is meant so"
+            "warning: standard input looks like JSONL, but is taken as one text; --input-format jsonl reads its "
+            "records, --input-format text silences this"
         )
     return Source(STANDARD_INPUT, "text", len(data), 0, None, data)
 
@@ -123,7 +123,7 @@ def _source(path: Path, kind: str | None) -> Source:
         known = ", ".join(KINDS)
         raise InputError(f"{_printable(path)} is of no known kind; a name must end in {known}, or give --input-format")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{_printable(path)} is not a regular file")
+        raise InputError(f"{_printable(path)} is not a regular file; standard input (-) takes pipes")
     return Source(_printable(path), kind, status.st_size, status.st_mtime_ns, path)
 
 

@@ -22,8 +22,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def note(text: str) -> None:
-    """A line on standard error, beside the output proper."""
-    print(f"longspan: {one_line(text)}", file=sys.stderr)
+    """A line on standard error, beside the output proper; nothing where that is closed."""
+    if sys.stderr is not None:  # which `print` takes for standard output
+        print(f"longspan: {one_line(text)}", file=sys.stderr)
 
 
 def show(lines: Iterable[str]) -> None:
