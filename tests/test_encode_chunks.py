@@ -120,6 +120,7 @@ def test_document_vector_is_the_weighted_sum(minilm: Path, encoder: Encoder) -> 
     np.testing.assert_allclose(unit(total), encoder.encode(DOCUMENT), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 def test_spans_do_not_touch_each_other(encoder: Encoder, long_document: str) -> None:
     size = len(long_document)
     spans = [(0, 7), (0, size), (size // 2 - 300, size // 2 + 300), (size - 5, size), (100, 900), (101, 900)]
@@ -136,6 +137,7 @@ def test_spans_do_not_touch_each_other(encoder: Encoder, long_document: str) -> 
     assert same_document(chunks, again)
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 def test_lists_equal_single_documents(encoder: Encoder, long_document: str) -> None:
     documents = [DOCUMENT, "", long_document, *SCRIPTS, DOCUMENT]
     results = encoder.encode_chunks(documents, chunk_tokens=40)
@@ -225,7 +227,9 @@ def test_given_chunks_beyond_the_cut(encoder: Encoder, long_document: str) -> No
     """The first is a mistake, as results have to line up; a splitter's are cut off like the document."""
     kept = encoder.encode_chunks(long_document, chunk_tokens=64, long_text="truncate")
     beyond = (len(long_document) - 20, len(long_document))
-    with pytest.raises(InputError, match=r"documents\[0\]: spans\[1\] .* lies beyond the cut: .* keeps the first 254 tok"):
+    with pytest.raises(
+        InputError, match=r"documents\[0\]: spans\[1\] .* lies beyond the cut: .* keeps the first 254 tok"
+    ):
         encoder.encode_chunks(long_document, spans=[(0, 50), beyond], long_text="truncate")
     split = encoder.encode_chunks(long_document, splitter=lambda text: [*kept.spans, beyond], long_text="truncate")
     assert same_document_vectors(split, kept)
@@ -297,6 +301,7 @@ def test_bad_documents(encoder: Encoder) -> None:
         encoder.encode_chunks("a", spans=wrong)
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 def test_numpy_integers_are_integers(encoder: Encoder) -> None:
     """Small ones overflow if arithmetic is done in them."""
     text = "Hello world. This is a test sentence, right? " * 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -213,7 +214,8 @@ def test_one_warning_at_the_callers_line(minilm: Path, method: str, long_text: s
         warnings.simplefilter("always")
         encode([LONG, "short", LONG + " more"])
     (warning,) = caught
-    assert warning.category is LongTextWarning
+    assert isinstance(warning.message, LongTextWarning)
+    assert warning.message.texts == pickle.loads(pickle.dumps(warning.message)).texts == 2
     longest = " .*longest has 841" if long_text == "window" else ""  # what is cut off is not even counted
     assert re.search(rf"2 of 3 texts .* 256 tokens{longest}.*{done}", str(warning.message))
     assert warning.filename == __file__

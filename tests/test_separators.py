@@ -106,6 +106,7 @@ def test_joiner_is_text(small: Path, encoder: Encoder) -> None:
     assert by_default.vectors.tobytes() == by_space.vectors.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 def test_documents_do_not_touch_each_other(encoder: Encoder) -> None:
     documents = [CHUNKS, [], ["one"], CHUNKS[::-1], ["two words"] * 300]
     together = encoder.encode_chunks(documents)

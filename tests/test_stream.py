@@ -34,6 +34,7 @@ def test_texts_have_the_bits_of_encode(encoder: Encoder) -> None:
     assert all(vector.flags.owndata for vector in found)  # keeping one keeps no other
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 def test_chunks_have_the_bits_of_encode_chunks(encoder: Encoder) -> None:
     documents = ["One sentence. Another one! " * n for n in (1, 30, 0, 90)]
     found = list(encoder.stream(iter(documents), chunk_tokens=32))
@@ -166,6 +167,7 @@ def test_a_text_that_is_too_long_loses_none_before_it(small: Path) -> None:
     np.testing.assert_array_equal(np.stack(found), encoder.encode(["a", "b", "c"]))
 
 
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 def test_levels_given_spans_and_lists_of_chunks(encoder: Encoder) -> None:
     documents = ["One sentence. Another one! " * n for n in (1, 30, 0, 90)]
     expected = encoder.encode_chunks(documents, chunk_tokens=(16, 64))

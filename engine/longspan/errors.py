@@ -27,4 +27,12 @@ class InputTypeError(InputError, TypeError):
 
 
 class LongTextWarning(UserWarning):
-    """Texts were longer than the model's maximum and were cut or embedded in windows."""
+    """Texts were longer than the model's maximum and were cut or embedded in windows.
+
+    Attributes:
+        texts: how many.
+    """
+
+    def __init__(self, message: str = "", texts: int = 0) -> None:
+        super().__init__(message)
+        self.texts = texts

@@ -43,12 +43,11 @@ def warn_long_texts(found: LongTexts, options: Options) -> None:
         counted = options.count_tokens or options.long_text != "truncate"
         longest = f" (the longest has {found.longest})" if counted else ""
         noun = "documents" if options.what == "documents" else "texts"
-        warnings.warn(
+        message = (
             f"{found.long} of {found.texts} {noun} are longer than the {options.max_seq_length} tokens that the model "
-            f"sees at a time{longest} and {done}; choose with long_text='window', 'truncate' or 'error'",
-            LongTextWarning,
-            stacklevel=_levels_to_caller(),
+            f"sees at a time{longest} and {done}; choose with long_text='window', 'truncate' or 'error'"
         )
+        warnings.warn(LongTextWarning(message, found.long), stacklevel=_levels_to_caller())
 
 
 def _levels_to_caller() -> int:

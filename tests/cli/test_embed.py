@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -145,19 +143,11 @@ def test_long_text(longspan: Run, tiny: Path, corpus: Path, tmp_path: Path) -> N
     command = ("embed", corpus, "--model", tiny, "--output", tmp_path / "out.npz", "--long-text")
     assert longspan(*command, "error").error == f"{corpus}:3 has 200 tokens, but only 62 fit the model at once"
     ran = longspan(*command, "truncate", "--overwrite")
-    assert ran.err.endswith("; whatever goes beyond the model's 64 tokens was cut\n")
+    assert ran.err.endswith("6 vectors of 6 documents; 1 longer than the model's 64 tokens, cut there\n")
     with np.load(tmp_path / "out.npz") as arrays:
         assert same(arrays["vectors"][2], Encoder(tiny).encode("bird " * 62))
     ran = longspan(*command, "error", "--chunk-tokens", 8, "--overwrite")
     assert ran.error == f"{corpus}:3 has 200 tokens, but only 62 fit the model at once"
-
-
-def test_standard_input(longspan: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("cat\r\ndog 😀".encode())))
-    assert longspan("embed", "-", "--model", tiny, "--output", tmp_path / "out.npz").code == 0
-    with np.load(tmp_path / "out.npz") as arrays:
-        assert arrays["ids"].tolist() == ["-"]
-        assert same(arrays["vectors"], Encoder(tiny).encode(["cat\r\ndog 😀"]))
 
 
 def test_nothing_to_embed(longspan: Run, tiny: Path, tmp_path: Path) -> None:
@@ -185,10 +175,21 @@ def test_broken_records(longspan: Run, tiny: Path, corpus: Path, tmp_path: Path)
     )
     ran = longspan(*command, "--skip-errors")  # goes on with what the run before it did
     assert ran.code == 0
-    first, warning, summary = ran.err.splitlines()
+    first, broken, empty, summary = ran.err.splitlines()
     assert first == "longspan: continuing an interrupted run, 1 group of documents done"
-    assert warning.startswith(f"longspan: warning: passed over 2 broken records; the first: {corpus}:4: not JSON: ")
+    assert broken.startswith(f"longspan: warning: passed over {corpus}:4: not JSON: Expecting property name ")
+    assert empty == f"longspan: warning: passed over {corpus}:8: not a JSON object"
     assert "6 vectors of 6 documents" in summary
+
+
+def test_many_broken_records(longspan: Run, tiny: Path, tmp_path: Path) -> None:
+    """The first ten are named, the others counted."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "cat"}\n' + "[]\n" * 1200)
+    command = ("embed", path, "--model", tiny, "--output", tmp_path / "out.npz", "--skip-errors", "--quiet")
+    lines = longspan(*command).err.splitlines()
+    assert lines[:10] == [f"longspan: warning: passed over {path}:{n}: not a JSON object" for n in range(2, 12)]
+    assert lines[10:] == ["longspan: warning: passed over 1,190 more, 1,200 broken records in all"]
 
 
 # --- parquet -------------------------------------------------------------------------------------------------------

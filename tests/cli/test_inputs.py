@@ -11,7 +11,7 @@ import pytest
 from longspan import InputError
 from longspan.cli import inputs
 from longspan.cli.inputs import Columns, Document, grouped, read_documents
-from longspan.cli.sources import find_sources
+from longspan.cli.sources import as_now, find_sources
 
 
 def read(path: Path, columns: Columns | None = None, *, skip: bool = False) -> tuple[list[tuple[str, str]], list[str]]:
@@ -50,10 +50,25 @@ def test_folder(tmp_path: Path) -> None:
     assert names == ["a.jsonl", "b/a.csv", "b/z.txt", "b.md"]
 
 
+def test_input_format(tmp_path: Path) -> None:
+    """It is for what is given by name, whatever the suffix; folders go by suffixes."""
+    record, folder = written(tmp_path / "records.log", b'{"text": "a"}\n'), tmp_path / "folder"
+    note = written(folder / "note.txt", b"plain")
+    written(folder / "more.log", b"")
+    sources = find_sources([str(record), str(folder)], input_format="jsonl")
+    assert [(source.path, source.kind) for source in sources] == [(record, "jsonl"), (note, "text")]
+    assert [document.text for document in read_documents(sources, Columns(), lambda _: None)] == ["a", "plain"]
+    assert as_now(sources) == sources
+    (source,) = find_sources([str(note)], input_format="csv")
+    assert source.kind == "csv"
+
+
 def test_what_cannot_be_an_input(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         find_sources([str(tmp_path / "absent.txt")])
-    with pytest.raises(InputError, match=r"a\.pdf is of no known kind; a name must end in \.txt, \.md"):
+    with pytest.raises(
+        InputError, match=r"a\.pdf is of no known kind; a name must end in \.txt, .*, or give --input-f"
+    ):
         find_sources([str(written(tmp_path / "a.pdf", b""))])
     with pytest.raises(InputError, match="holds no file that ends in"):
         find_sources([str(tmp_path)])

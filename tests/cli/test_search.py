@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,4 +73,15 @@ def test_errors(longspan: Run, tiny: Path, folder: Path) -> None:
     assert f"{folder}/rows.jsonl:2: not JSON" in longspan(*command).error
     ran = longspan(*command, "--skip-errors")
     assert ran.code == 0
-    assert "passed over 1 broken record; the first: " in ran.err
+    warning = f"passed over {folder}/rows.jsonl:2: not JSON: Expecting value at column 1"
+    assert ran.err == f"longspan: warning: {warning}\n"
+    report = json.loads(longspan(*command, "--skip-errors", "--json").out)
+    assert (report["skipped"], report["skipped_records"]) == (1, [warning.removeprefix("passed over ")])
+
+
+def test_standard_input(longspan: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b'{"text": "cat"}\n{"text": "dog fish"}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    ran = longspan("search", "-", "dog fish", "--model", tiny, "--input-format", "jsonl", "--json")
+    best, _ = json.loads(ran.out)["passages"]
+    assert (best["file"], best["text"]) == ("-:2", "dog fish")

@@ -43,13 +43,13 @@ def embed_all(encoder: Encoder, way: Way, documents: Iterator[Document], journal
             meter.skip(size)
             continue
         meter.begin()
-        shard, tokens = embed_group(encoder, way, group)
+        shard = embed_group(encoder, way, group)
         journal.append(shard)
-        meter.advance(size, *((len(group), "documents") if tokens is None else (tokens, "tokens")))
+        meter.advance(size, *((len(group), "documents") if shard.tokens is None else (shard.tokens, "tokens")))
 
 
-def embed_group(encoder: Encoder, way: Way, group: Sequence[Document]) -> tuple[Shard, int | None]:
-    """The group's shard, and its tokens where they were counted.
+def embed_group(encoder: Encoder, way: Way, group: Sequence[Document]) -> Shard:
+    """The group's shard.
 
     Raises:
         InputError: a document is not usable; the message names it.
@@ -57,16 +57,17 @@ def embed_group(encoder: Encoder, way: Way, group: Sequence[Document]) -> tuple[
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            shard, tokens = (_chunks if way.levels else _texts)(encoder, way, group)
+            shard = _chunks(encoder, way, group) if way.levels else _texts(encoder, way, group, caught)
         except InputError as error:
             raise InputError(_PLACE.sub(lambda match: group[int(match[2])].id, str(error))) from error
     for warning in caught:
         if not issubclass(warning.category, LongTextWarning):  # those are in the summary
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return shard, tokens
+    return shard
 
 
-def _texts(encoder: Encoder, way: Way, group: Sequence[Document]) -> tuple[Shard, int | None]:
+def _texts(encoder: Encoder, way: Way, group: Sequence[Document], caught: Sequence[warnings.WarningMessage]) -> Shard:
+    """`caught` is what the encoder warns of meanwhile: it tells what is too long without counting what is cut."""
     texts = [document.text for document in group]
     counted = way.long_text != "truncate"  # else counting means to tokenise what is cut
     result = encoder.encode(
@@ -78,17 +79,17 @@ def _texts(encoder: Encoder, way: Way, group: Sequence[Document]) -> tuple[Shard
         return_usage=counted,
     )
     vectors, usages = result if counted else (result, [])
-    shard = Shard(
+    return Shard(
         ids=[document.id for document in group],
         counts=np.ones((len(group), 1), np.int64),
         vectors=vectors,
         spans=np.zeros((0, 2), np.int64),
-        long=sum(usage.n_windows > 1 for usage in usages),
+        long=sum(warning.message.texts for warning in caught if isinstance(warning.message, LongTextWarning)),
+        tokens=sum(usage.n_tokens for usage in usages) if counted else None,
     )
-    return shard, sum(usage.n_tokens for usage in usages) if counted else None
 
 
-def _chunks(encoder: Encoder, way: Way, group: Sequence[Document]) -> tuple[Shard, int | None]:
+def _chunks(encoder: Encoder, way: Way, group: Sequence[Document]) -> Shard:
     results: list[DocumentEmbedding] = encoder.encode_chunks(
         [document.text for document in group],
         chunk_tokens=way.levels,
@@ -101,11 +102,11 @@ def _chunks(encoder: Encoder, way: Way, group: Sequence[Document]) -> tuple[Shar
     cuts = [[result.levels[size] for size in way.levels] for result in results]
     chunks = [level for levels in cuts for level in levels]
     width = encoder.get_embedding_dimension()
-    shard = Shard(
+    return Shard(
         ids=[document.id for document in group],
         counts=np.array([[len(level) for level in levels] for levels in cuts], np.int64),
         vectors=np.concatenate([np.zeros((0, width), np.float32), *(level.vectors for level in chunks)]),
         spans=np.array([span for level in chunks for span in level.spans], np.int64).reshape(-1, 2),
-        long=sum(len(result.windows) > 1 for result in results),
+        long=sum(result.cut or len(result.windows) > 1 for result in results),
+        tokens=None if way.long_text == "truncate" else sum(result.n_tokens for result in results),
     )
-    return shard, sum(result.n_tokens for result in results)

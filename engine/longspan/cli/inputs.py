@@ -64,7 +64,8 @@ def grouped(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 
 def _text(source: Source, broken: Broken) -> Iterator[Document]:
-    data = source.data if source.path is None else source.path.read_bytes()
+    with source.open() as file:
+        data = file.read()
     try:
         yield Document(source.name, data.decode("utf-8-sig"), len(data))
     except UnicodeDecodeError as error:
@@ -85,9 +86,8 @@ class _BadRecordError(Exception):
 
 def _read_jsonl(source: Source, columns: Columns, broken: Broken) -> Iterator[Document]:
     """Lines end at \\n alone: JSON strings may hold U+2028 and the like."""
-    assert source.path is not None
     size = 0
-    with source.path.open("rb") as file:
+    with source.open() as file:
         for number, line in enumerate(file, 1):
             size += len(line)
             place = f"{source.name}:{number}"
@@ -118,9 +118,8 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _read_csv(source: Source, columns: Columns, broken: Broken) -> Iterator[Document]:
-    assert source.path is not None
     csv.field_size_limit(_LONGEST_CELL)
-    with source.path.open("rb") as file:
+    with source.open() as file:
         lines = _Lines(file)
         rows = _rows(csv.reader(lines, strict=True), source.name, broken)
         _, header = next(rows, (1, []))

@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 from .. import __version__
 from ..errors import LongspanError
 from . import embed, info, plan, search, verify
-from .terminal import one_line
+from .terminal import note
 
 COMMANDS = (embed, search, info, verify, plan)
 MENDABLE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"longspan: error: {one_line(message)}", file=sys.stderr)
+    note(f"error: {message}")
     return code
 
 
@@ -97,4 +97,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"longspan: warning: {one_line(str(message))}", file=sys.stderr)
+    note(f"warning: {message}")

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..byte_sizes import parse_size
 from ..errors import InputError
+from .skipped import MOST_NAMED
+from .sources import BY_NAME, KINDS
 
 
 def add_command(
@@ -64,11 +66,18 @@ def add_model(parser: argparse.ArgumentParser, *, option: bool = True) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
 
 
-def add_fields(parser: argparse.ArgumentParser) -> None:
-    """--text-field and --id-field."""
+def add_records(parser: argparse.ArgumentParser) -> None:
+    """How inputs are read: --input-format, --text-field, --id-field and --skip-errors."""
+    parser.add_argument(
+        "--input-format",
+        choices=(BY_NAME, *dict.fromkeys(KINDS.values())),
+        default=BY_NAME,
+        help="of the files given by name and of standard input; jsonl is an object per line, as of jq -c. Files inside "
+        "folders go by their suffixes in any case (default: auto, by the suffix; standard input is text)",
+    )
     parser.add_argument(
         "--text-field",
         default="text",
@@ -77,5 +86,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--id-field", metavar="NAME", help="where they have ids (default: FILE:LINE is a record's id)")
     parser.add_argument(
-        "--skip-errors", action="store_true", help="pass over broken records, and tell at the end how many there were"
+        "--skip-errors",
+        action="store_true",
+        help=f"pass over broken records; at the end the first {MOST_NAMED} are named, and the others counted",
     )

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .options import add_command, add_fields, add_json, add_model, positive
+from .options import add_command, add_json, add_model, add_records, positive
 from .terminal import one_line, show, show_json
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
         "--chunk-tokens", type=positive, default=128, metavar="N", help="tokens of a passage, at most (default: 128)"
     )
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="how many passages (default: 5)")
-    add_fields(parser)
+    add_records(parser)
     add_json(parser)
 
 
@@ -55,22 +55,23 @@ def run(args: argparse.Namespace) -> int:
     from ..encoder import Encoder
     from ..text.inputs import check_text
     from .inputs import Columns, grouped, read_documents
-    from .skipped import Skipped
+    from .skipped import Skipped, report_skipped
     from .sources import find_sources
 
     if not check_text(args.question, "the question").strip():
         raise InputError("the question is empty")
-    sources = find_sources(args.files)
+    sources = find_sources(args.files, input_format=args.input_format)
     encoder = Encoder(args.model, threads=args.threads)
     skipped = Skipped(args.skip_errors)
     groups = grouped(read_documents(sources, Columns(args.text_field, args.id_field), skipped))
     best = search(encoder, args.question, groups, args.chunk_tokens, args.top)
     if args.json:
-        show_json({"question": args.question, "model": args.model, "passages": [asdict(passage) for passage in best]})
+        report = {"question": args.question, "model": args.model, "passages": [asdict(passage) for passage in best]}
+        show_json({**report, "skipped": skipped.count, "skipped_records": skipped.named})
     else:
         columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
         show(line for number, passage in enumerate(best, 1) for line in _lines(number, passage, columns))
-    skipped.report()
+    report_skipped(skipped.count, skipped.named)
     if not best:
         raise InputError("the files hold no text")
     return 0

@@ -4,7 +4,7 @@
     OUTPUT.partial/manifest.json    what the run depends on
     OUTPUT.partial/00000000.npz     the vectors of the first group of documents, and so on
     OUTPUT.partial/result           the output, being put together from the shards
-    OUTPUT.partial/finished.json    the manifest, once `result` is whole; then `result` is moved to OUTPUT
+    OUTPUT.partial/finished.json    the manifest and the totals, once `result` is whole; then that is moved to OUTPUT
 
 Every file is written under another name, synced and renamed, so whatever is there under its own name is whole. The
 process may be killed at any moment.
@@ -18,7 +18,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +30,7 @@ from ..errors import InputError
 from .identity import Identity, differences
 
 _LOCK, _MANIFEST, _FINISHED, _RESULT = "lock", "manifest.json", "finished.json", "result"
-_OWN = re.compile(r"(\d{8}\.npz|result|manifest\.json)(\.tmp)?")
+_OWN = re.compile(r"(\d{8}\.npz|result|manifest\.json)(\.tmp)?|finished\.json\.tmp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +43,7 @@ class Shard:
         vectors: [m, d] by document, then level.
         spans: [m, 2] code points; [0, 2] where texts are not chunked.
         long: how many documents are longer than the model's maximum.
+        tokens: of the documents; None where they were not counted.
     """
 
     ids: Sequence[str]
@@ -50,6 +51,7 @@ class Shard:
     vectors: Float32
     spans: Int64
     long: int
+    tokens: int | None
 
 
 class Journal:
@@ -58,12 +60,14 @@ class Journal:
     Attributes:
         output: the file to be.
         count: how many shards there are.
+        totals: of a finished run, what `finish` was told; else empty.
     """
 
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = partial_folder(output)
         self.count = 0
+        self.totals: Mapping[str, Any] = {}
 
     # --- beginning -------------------------------------------------------------------------------------------------
 
@@ -74,7 +78,8 @@ class Journal:
             InputError: the output exists, or an interrupted run of another command has work here.
         """
         identity = json.loads(json.dumps(identity))
-        before = self._read(_FINISHED) or self._read(_MANIFEST)
+        done = self._read(_FINISHED)
+        before = done.get("identity") or self._read(_MANIFEST)
         changes = differences(before, identity)
         # A run that was killed while it tidied up has made the output already; that is no reason to refuse.
         if self.output.exists() and not overwrite and not (self.finished and not changes):
@@ -90,6 +95,7 @@ class Journal:
             self._clear()
             self._write(_MANIFEST, lambda file: file.write(json.dumps(identity).encode()))
         self.count = self._count()
+        self.totals = done["totals"] if self.finished else {}
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -116,7 +122,7 @@ class Journal:
 
     def append(self, shard: Shard) -> None:
         """Keep one more group's vectors; they are on the disk when this returns."""
-        about = json.dumps({"ids": list(shard.ids), "long": shard.long}).encode()
+        about = json.dumps({"ids": list(shard.ids), "long": shard.long, "tokens": shard.tokens}).encode()
 
         def write(file: IO[bytes]) -> None:
             data = np.frombuffer(about, np.uint8)
@@ -134,16 +140,19 @@ class Journal:
                 with np.load(path) as arrays:
                     about = json.loads(arrays["about"].tobytes())
                     data = arrays["vectors"] if vectors else none
-                    yield Shard(about["ids"], arrays["counts"], data, arrays["spans"], about["long"])
+                    yield Shard(about["ids"], arrays["counts"], data, arrays["spans"], about["long"], about["tokens"])
             except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 raise InputError(f"{path} is damaged ({error}); give --overwrite to start over") from None
 
-    def finish(self, write: Callable[[IO[bytes]], None]) -> None:
-        """Put the output together, move it to its place and remove the journal."""
+    def finish(self, write: Callable[[IO[bytes]], None], totals: Mapping[str, Any]) -> None:
+        """Put the output together, move it to its place and remove the journal.
+
+        The totals are for the run that finds the work finished, with shards that may be gone already.
+        """
         if not self.finished:
             self._write(_RESULT, write)
-            os.replace(self.folder / _MANIFEST, self.folder / _FINISHED)
-            _sync(self.folder)
+            done = json.dumps({"identity": self._read(_MANIFEST), "totals": totals}).encode()
+            self._write(_FINISHED, lambda file: file.write(done))
         if (self.folder / _RESULT).exists():
             os.replace(self.folder / _RESULT, self.output)
             _sync(self.output.parent)

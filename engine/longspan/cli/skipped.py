@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import InputError
 from .terminal import counted, note
+
+MOST_NAMED = 10
 
 
 class Skipped:
@@ -11,22 +15,26 @@ class Skipped:
 
     Attributes:
         count: how many there were.
-        first: what is wrong with the first.
+        named: what is wrong with each of the first `MOST_NAMED`, with its place.
     """
 
     def __init__(self, allowed: bool) -> None:
         self._allowed = allowed
         self.count = 0
-        self.first = ""
+        self.named: list[str] = []
 
     def __call__(self, message: str) -> None:
         """One more."""
         if not self._allowed:
             raise InputError(f"{message} (--skip-errors passes over such records)")
-        self.first = self.first or message
+        if self.count < MOST_NAMED:
+            self.named.append(message)
         self.count += 1
 
-    def report(self) -> None:
-        """Say how many there were."""
-        if self.count:
-            note(f"warning: passed over {counted(self.count, 'broken record')}; the first: {self.first}")
+
+def report_skipped(count: int, named: Sequence[str]) -> None:
+    """Name the records that were passed over, then say how many more there were."""
+    for message in named:
+        note(f"warning: passed over {message}")
+    if count > len(named):
+        note(f"warning: passed over {count - len(named):,} more, {counted(count, 'broken record')} in all")

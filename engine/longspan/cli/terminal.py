@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
@@ -19,8 +22,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def note(text: str) -> None:
-    """A line on standard error, beside the output proper."""
-    print(f"longspan: {one_line(text)}", file=sys.stderr)
+    """A line on standard error, beside the output proper; nothing where that is closed."""
+    if sys.stderr is not None:  # which `print` takes for standard output
+        print(f"longspan: {one_line(text)}", file=sys.stderr)
 
 
 def show(lines: Iterable[str]) -> None:
@@ -31,9 +35,10 @@ def show(lines: Iterable[str]) -> None:
 
 
 def show_json(value: Any) -> None:
-    """One JSON document on standard output, in plain ASCII where the terminal has no Unicode."""
+    """One JSON document on standard output; plain ASCII where there is no Unicode, or a file's name is none."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
     unicode = _encoding().lower().replace("-", "") == "utf8"
-    print(json.dumps(value, ensure_ascii=not unicode, indent=2, allow_nan=False))
+    print(text if unicode and not _SURROGATE.search(text) else json.dumps(value, indent=2, allow_nan=False))
 
 
 def _encoding() -> str:
