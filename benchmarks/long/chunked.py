@@ -127,13 +127,25 @@ def whole_documents(encoder: Any, documents: Sequence[str], window: int) -> Floa
 
 
 def blend(left: Float32, right: Float32) -> Float32:
-    """Unit vectors halfway between two sets of unit vectors."""
+    """Unit vectors in the direction of the sums of two sets of vectors: halfway, where those are of unit length."""
     return unit_rows(left + right)
 
 
 def per_chunk(documents: Float32, cut: Cut) -> Float32:
     """[M, d]: for each chunk its document's row."""
     return np.repeat(documents, np.diff(cut.first), axis=0)
+
+
+def neighbours(chunks: Float32, cut: Cut) -> Float32:
+    """[M, d]: for each chunk the mean of the one before and the one after in its document; zero if it is alone."""
+    document = np.repeat(np.arange(len(cut.first) - 1), np.diff(cut.first))
+    together = (document[1:] == document[:-1]).astype(np.float32)[:, None]
+    total, count = np.zeros_like(chunks), np.zeros((len(chunks), 1), dtype=np.float32)
+    total[1:] += together * chunks[:-1]
+    total[:-1] += together * chunks[1:]
+    count[1:] += together
+    count[:-1] += together
+    return np.asarray(total / np.maximum(count, 1), dtype=np.float32)
 
 
 def likeness(chunks: Float32, cut: Cut) -> float:

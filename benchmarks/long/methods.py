@@ -19,6 +19,7 @@ from .chunked import (
     alone,
     blend,
     late_pass,
+    neighbours,
     per_chunk,
     whole_documents,
 )
@@ -116,6 +117,8 @@ def _alone(encoder: Any, collection: Collection, cut: Cut, size: int, plan: Plan
         vectors, bare = alone(encoder, collection.documents, cut, plan.alone_window)
     yield Method("naive", size, None, cut, vectors)
     yield Method("naive, no special tokens", size, None, cut, bare)
+    if plan.blends:
+        yield Method("naive + neighbours", size, None, cut, blend(vectors, neighbours(vectors, cut)))
     titles = _titles(collection, plan)
     if titles is not None:
         with _timed(report, f"naive with titles, {size} tokens"):

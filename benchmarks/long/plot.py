@@ -21,10 +21,10 @@ def differences(rows: Sequence[Row], title: str, footer: str, path: Path) -> Non
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     sizes = sorted({row.size for row in rows if row.size is not None})
     labels = list(dict.fromkeys(_label(row) for row in rows if row.size is not None and row.changes))
+    shape = (3 + 2.4 * len(sizes), 1.4 + 0.27 * len(labels))
     figure, panels = pyplot.subplots(
-        1, len(sizes), figsize=(3 + 2.4 * len(sizes), 1.4 + 0.27 * len(labels)), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+        1, len(sizes), figsize=shape, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
     for axes, size in zip(panels[0], sizes, strict=True):
         mine = [row for row in rows if row.size == size]
         baseline = next(row for row in mine if not row.changes)

@@ -18,7 +18,7 @@ def table(task: Task, rows: Sequence[Row]) -> str:
         "method",
         "window",
         "overlap",
-        *(head for name in task.shown for head in (name, f"± ({LEVEL} %)")),
+        *(head for name in task.shown for head in (name, f"change ({LEVEL} %)")),
     ]
     lines = [
         f"### {task.name}: {len(task.questions):,} questions",

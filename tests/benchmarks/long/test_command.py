@@ -34,7 +34,7 @@ def test_all_three_sets(cuad: Path, chunking_eval: Path, scifact: Path, tmp_path
     assert record["documents"] == {"cuad": 3, "chunking_eval": 2, "scifact": 3}
     assert record["questions"] == {"cuad": 2, "cuad, all contracts": 2, "chunking_eval": 2, "scifact": 2}
     rows = record["rows"]
-    blends = {"naive + late", "naive + document", "late + document"}
+    blends = {"naive + neighbours", "naive + late", "naive + document", "late + document"}
     of_chunks = {"naive", "naive, no special tokens", "late", *blends}
     wholes = {"whole document, cut off", "whole document, windows"}
     assert methods(rows, "chunking_eval") == of_chunks  # its corpora have no titles

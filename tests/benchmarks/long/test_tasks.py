@@ -97,3 +97,12 @@ def test_blends_are_halfway() -> None:
     assert chunked.blend(left, right) == pytest.approx(np.full((2, 2), math.sqrt(0.5)))
     cut = chunked.Cut(np.zeros(3, np.int64), np.ones(3, np.int64), np.array([0, 1, 3]))
     assert chunked.per_chunk(left, cut).tolist() == [[1, 0], [0, 1], [0, 1]]
+
+
+def test_neighbours_are_of_the_same_document() -> None:
+    cut = chunked.Cut(np.zeros(5, np.int64), np.ones(5, np.int64), np.array([0, 3, 3, 4, 5]))
+    vectors = np.eye(5, dtype=np.float32)
+    expected = np.zeros((5, 5))
+    expected[0, 1] = expected[2, 1] = 1
+    expected[1, 0] = expected[1, 2] = 0.5
+    assert chunked.neighbours(vectors, cut) == pytest.approx(expected)
