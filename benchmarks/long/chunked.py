@@ -74,13 +74,15 @@ def late_pass(
     encoder.max_seq_length = setting.window
     room = setting.window - len(encoder.tokenizer.encode("").ids)
     options = {"chunk_tokens": tuple(sizes), "window_overlap": room * setting.overlap // 100}
-    if titles is None:
-        embedded = encoder.encode_chunks(list(documents), **options)
-    else:
-        embedded = [
-            encoder.encode_chunks(text, prompt=_header(title), **options)
-            for text, title in zip(documents, titles, strict=True)
-        ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # windows are what is measured
+        if titles is None:
+            embedded = encoder.encode_chunks(list(documents), **options)
+        else:
+            embedded = [
+                encoder.encode_chunks(text, prompt=_header(title), **options)
+                for text, title in zip(documents, titles, strict=True)
+            ]
     levels = {size: [document.levels[size] for document in embedded] for size in sizes}
     return LatePass(
         cuts={size: _cut(chunks) for size, chunks in levels.items()},

@@ -81,6 +81,8 @@ def test_pieces_may_overlap_and_repeat() -> None:
     assert spans_of(lambda text: ["ab ab", "ab"], "ab ab ab") == [(0, 5), (6, 8)]
     assert spans_of(lambda text: [text[:40], text[40:]], "a b " * 20) == [(0, 40), (40, 80)]
     assert spans_of(lambda text: [(0, 3), (0, 3), (2, 7)], "a b a b") == [(0, 3), (0, 3), (2, 7)]
+    # That the second follows the first leaves no place for the third.
+    assert spans_of(lambda text: ["a b a b", "a b a b", "b c"], "a b a b a b c") == [(0, 7), (4, 11), (10, 13)]
     nothing = Kept(np.zeros(0, np.int32), np.zeros(0, np.int32))
     assert by_splitter(lambda text: [], "documents")(0, Input(" \n"), nothing) == [[]]
 

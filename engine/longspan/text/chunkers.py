@@ -64,33 +64,63 @@ def by_splitter(splitter: Any, where: str) -> Chunker:
 def find_pieces(text: str, pieces: Sequence[Any], where: str) -> list[tuple[int, int]]:
     """The spans of a splitter's pieces.
 
+    Strings are looked for in the text. Where it repeats itself there may be several places: a piece is taken to follow
+    the one before it, unless a later piece then has no place; in that case each is taken to lie as early as it can.
+
     Raises:
         InputError: a piece is not in the text, or not after the piece before it.
         InputTypeError: a piece is of no known kind.
     """
+    known = [_known_span(piece) for piece in pieces]
+    words = [
+        "" if span is not None else _words(piece, number, where)
+        for number, (piece, span) in enumerate(zip(pieces, known, strict=True))
+    ]
+    found = _places(text, words, known, following=True)
+    if len(found) < len(pieces):
+        found = _places(text, words, known, following=False)
+    if len(found) < len(pieces):
+        number = len(found)
+        raise InputError(
+            f"{where}: piece {number} of the splitter, {words[number][:40]!r}, does not follow in the text"
+        )
+    return found
+
+
+def _words(piece: Any, number: int, where: str) -> str:
+    words = piece if isinstance(piece, str) else getattr(piece, "page_content", getattr(piece, "text", None))
+    if not isinstance(words, str):
+        raise InputTypeError(f"{where}: piece {number} of the splitter is {type(piece).__name__}, not a text")
+    if not words:
+        raise InputError(f"{where}: piece {number} of the splitter is empty")
+    return words
+
+
+def _places(
+    text: str, pieces: Sequence[str], known: Sequence[tuple[int, int] | None], *, following: bool
+) -> list[tuple[int, int]]:
+    """The spans of the pieces, up to the first that has none."""
     spans: list[tuple[int, int]] = []
     begin = end = 0
-    for number, piece in enumerate(pieces):
-        span = _known_span(piece)
+    for words, span in zip(pieces, known, strict=True):
         if span is None:
-            words = piece if isinstance(piece, str) else getattr(piece, "page_content", getattr(piece, "text", None))
-            if not isinstance(words, str):
-                raise InputTypeError(f"{where}: piece {number} of the splitter is {type(piece).__name__}, not a text")
-            # Mostly a piece follows the one before it, which matters where the text repeats itself.
-            follows = end
-            while text[follows : follows + 1].isspace():
-                follows += 1
-            start = next((at for at in (end, follows) if text.startswith(words, at)), text.find(words, begin))
-            if not words:
-                raise InputError(f"{where}: piece {number} of the splitter is empty")
+            start = _following(text, words, end) if following else -1
+            start = text.find(words, begin) if start < 0 else start
             if start < 0:
-                raise InputError(
-                    f"{where}: piece {number} of the splitter, {words[:40]!r}, does not follow in the text"
-                )
+                break
             span = (start, start + len(words))
             begin, end = start + 1, span[1]  # the next piece may overlap this one
         spans.append(span)
     return spans
+
+
+def _following(text: str, words: str, end: int) -> int:
+    """Where the words stand if that is at `end`, or after whitespace there; else -1."""
+    if text.startswith(words, end):
+        return end
+    while text[end : end + 1].isspace():
+        end += 1
+    return end if text.startswith(words, end) else -1
 
 
 def _known_span(piece: Any) -> tuple[int, int] | None:
