@@ -26,7 +26,7 @@ EDITABLE := $(VENV)/.editable
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint models bench clean
 
 help:  ## this list
 	@echo "Longspan: make TARGET"
@@ -44,6 +44,9 @@ test: $(EDITABLE) $(MODEL_STAMP) lint  ## ruff, mypy and every test
 lint: $(TEST_TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+
+models: $(EDITABLE) $(MODEL_STAMP)  ## docs/models.md: the table, written by the tests that measure it
+	LONGSPAN_MODELS_TABLE=docs/models.md $(BIN)/python -m pytest tests/models
 
 bench: $(INSTALLED) $(MODEL_STAMP) $(BENCH)  ## speed beside the peers; BENCH_ARGS="--rounds 3"
 	$(BIN)/python -m benchmarks cpu $(BENCH_ARGS)

@@ -21,6 +21,9 @@ from longspan.checkpoint.config import read_json
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
 
+from .parity import MEASURED, Parity, configuration, smallest_cosine
+from .properties import check_properties
+
 VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 LENGTHS = (0, 1, 2, 5, 9, 12, 13, 47, 64, 90, 131)
 SLACK = 4 * float(np.finfo(np.float32).eps)
@@ -161,23 +164,22 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
         return Encoder(folder, device="cpu", **options)
 
 
-def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, unfused: float = 2.0) -> float:
+def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, unfused: float = 2.0) -> None:
     """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
+
+    And what holds of every checkpoint holds of this one.
 
     Args:
         folder: the checkpoint.
         peer: runs it with torch.
         texts: what is embedded; by default some of many lengths.
         unfused: what the generic tier may err by instead, over torch's error: it has no fused multiply-adds.
-
-    Returns:
-        Our greatest error, over torch's.
     """
     texts = texts_of() if texts is None else texts
     exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
     slack = SLACK * max(float(np.abs(matrix).max()) for matrix in exact)
     usual = greatest_error(theirs, exact)
-    greatest = 0.0
+    errors, cosines = {}, []
     for isa in _csrc.tiers():
         ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
@@ -185,8 +187,11 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, 
         assert error <= (unfused if isa == "generic" else 2) * usual + slack, (
             f"{isa}: error {error:.3g}, torch's {usual:.3g}"
         )
-        greatest = max(greatest, error)
-    return greatest / usual
+        errors[isa] = error / usual
+        cosines.append(smallest_cosine(ours, exact))
+    model_type = read_json(folder / "config.json")["model_type"]
+    MEASURED.append(Parity(model_type, configuration(), errors, min(cosines)))
+    check_properties(folder, texts)
 
 
 def greatest_error(matrices: Sequence[Any], exact: Sequence[Any]) -> float:

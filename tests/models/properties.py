@@ -1,0 +1,78 @@
+"""What holds of every checkpoint, whatever its family: bits, order, windows, sums of chunks, the size of the arena."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longspan import Encoder, LongTextWarning
+from longspan.executors.cpu import CpuExecutor
+
+PAGE = 4096
+WINDOW, SIZES = 40, (7, 30)
+
+
+def check_properties(folder: Path, texts: Sequence[str]) -> None:
+    """Raise unless all of them hold for these texts, on the best tier."""
+    _check_arena(folder, texts)
+    encoder = Encoder(folder, device="cpu", threads=2)
+    _check_bits(folder, encoder, list(texts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LongTextWarning)
+        encoder.max_seq_length = min(WINDOW, encoder.max_seq_length)
+        _check_bits(folder, encoder, list(texts))
+        _check_sums(encoder, texts)
+
+
+def _check_bits(folder: Path, encoder: Encoder, texts: list[str]) -> None:
+    """A vector is that of its text: not of the batch, the order, the threads or the schedule."""
+    expected = _bits(encoder.encode(texts))
+    assert _bits(encoder.encode(texts[::-1])) == expected[::-1]
+    assert [encoder.encode(text).tobytes() for text in texts] == expected
+    alone = Encoder(folder, device="cpu", threads=1, max_seq_length=encoder.max_seq_length)
+    assert _bits(alone.encode(texts)) == expected
+    assert _bits(encoder.stream(texts)) == expected
+
+
+def _check_sums(encoder: Encoder, texts: Sequence[str]) -> None:
+    """Under mean pooling, chunks that cover a text and its special tokens add up to the text."""
+    pipeline = encoder._pipeline
+    if pipeline.recipe.pooling != ("mean",):  # a causal language model pools the last token
+        return
+    lead, tail = len(pipeline.tokenizer.prefix), len(pipeline.tokenizer.suffix)
+    for text, document in zip(texts, encoder.encode_chunks(list(texts), chunk_tokens=SIZES), strict=True):
+        rows = encoder.encode(text, output_value="token_embeddings").astype(np.float64)
+        assert len(rows) == lead + document.n_tokens + tail
+        specials = rows[:lead].sum(0) + rows[len(rows) - tail :].sum(0)
+        whole = encoder.encode(text)
+        assert document.vector.tobytes() == whole.tobytes()
+        for level in document.levels.values():
+            counts = np.array([last - first for first, last in level.token_spans], np.float64)
+            assert counts.sum() == document.n_tokens
+            total = specials + (counts[:, None] * level.vectors).sum(0)
+            bound = 1e-5 * max(float(np.abs(rows).max()), 1e-3)
+            np.testing.assert_allclose(total / len(rows), whole, rtol=0, atol=bound)
+
+
+def _check_arena(folder: Path, texts: Sequence[str]) -> None:
+    """What a batch takes is what its footprint said."""
+    encoder = Encoder(folder, device="cpu", threads=1)
+    pipeline = encoder._pipeline
+    executor = pipeline.executor
+    assert isinstance(executor, CpuExecutor)
+    tail, tensors = pipeline.tail(encoder.get_embedding_dimension(), pipeline.unit), pipeline.tail_tensors
+    specials = len(pipeline.tokenizer.prefix) + len(pipeline.tokenizer.suffix)
+    lengths = [len(text.split()) + specials for text in texts]
+    said = executor.footprint(np.cumsum([0, *lengths]), tail, tensors)
+    encoder.encode(list(texts))
+    after = executor.footprint(np.zeros(1, np.int64), tail, tensors)
+    assert said.arena_now == 0
+    assert said.arena - executor._tails[tail][1][1] <= after.arena_now <= said.arena + 2 * PAGE
+
+
+def _bits(vectors: Any) -> list[bytes]:
+    return [vector.tobytes() for vector in vectors]

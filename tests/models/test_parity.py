@@ -1,0 +1,47 @@
+"""The page of models: made of what was measured, and complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longspan.models import FAMILIES
+
+from .parity import BEGIN, END, Parity, smallest_cosine, table, write
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+MEASURED = [
+    Parity("llama", "yarn", {"generic": 1.25, "v3": 0.5}, 1 - 3e-14),
+    Parity("bert", "plain", {"generic": 0.75, "v3": 0.25}, 1 - 1e-13),
+    Parity("llama", "plain", {"generic": 0.5, "v3": 1.75}, 1 - 2e-13),
+]
+
+
+def test_a_row_per_model_type() -> None:
+    assert table(MEASURED).splitlines()[2:] == [
+        "| `bert` | 1: plain | 0.75 | 0.25 | 1 − 1e-13 |",
+        "| `llama` | 2: yarn, plain | 1.25 | 1.75 | 1 − 2e-13 |",
+    ]
+
+
+def test_only_the_table_changes(tmp_path: Path) -> None:
+    page = tmp_path / "models.md"
+    page.write_text(f"# Models\n{BEGIN}\nold\n{END}\nmore\n", encoding="utf-8")
+    write(page, MEASURED)
+    write(page, MEASURED)
+    assert page.read_text(encoding="utf-8") == f"# Models\n{BEGIN}\n\n{table(MEASURED)}\n\n{END}\nmore\n"
+
+
+def test_smallest_cosine() -> None:
+    exact = [np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[3.0, 4.0]])]
+    ours = [np.array([[2, 0], [0, 0]], np.float32), np.array([[4, 3]], np.float32)]
+    assert smallest_cosine(ours, exact) == pytest.approx(24 / 25)
+
+
+def test_the_page_has_every_family() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| \d+: ", text.split(BEGIN)[1].split(END)[0], re.MULTILINE)
+    assert set(rows) >= set(FAMILIES)
