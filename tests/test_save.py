@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,24 @@ def test_ranges_serve_a_single_query(encoder: Encoder, saved: Path) -> None:
     codes = again.encode(TEXTS, precision="int8")
     hits = semantic_search(again.encode(TEXTS[1]), codes, 1, corpus_precision="int8", ranges=again.ranges[384])
     assert hits.indices.tolist() == [[1]]
+
+
+def test_ranges_know_what_they_are_of(small: Path, tmp_path: Path) -> None:
+    """This model's vectors are not of unit length: ranges of those would waste most levels on vectors that are."""
+    encoder = Encoder(small)
+    encoder.calibrate(TEXTS)
+    with pytest.raises(InputError, match=r"vectors of the checkpoint's own .* normalize_embeddings=True\) first"):
+        encoder.encode(TEXTS, precision="int8", normalize_embeddings=True)
+    encoder.calibrate(TEXTS, normalize_embeddings=True)
+    encoder.save(tmp_path / "model")
+    again = Encoder(tmp_path / "model")
+    options: dict[str, Any] = {"precision": "int8", "normalize_embeddings": True}
+    codes = again.encode(TEXTS, **options)
+    assert codes.tobytes() == encoder.encode(TEXTS, **options).tobytes()
+    assert codes.min() == -128
+    assert codes.max() == 127
+    with pytest.raises(InputError, match=r"vectors of unit length .* normalize_embeddings=False\) first"):
+        again.encode(TEXTS, precision="uint8")
 
 
 def test_sentence_transformers_gives_equal_vectors(encoder: Encoder, saved: Path) -> None:

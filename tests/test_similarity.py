@@ -11,6 +11,7 @@ from sentence_transformers import util
 
 from longspan.checkpoint.recipe import SIMILARITIES, SimilarityName
 from longspan.errors import InputError
+from longspan.search import semantic_search
 from longspan.similarity import similarity, similarity_pairwise
 
 ALL_PAIRS: dict[SimilarityName, Any] = {
@@ -97,3 +98,11 @@ def test_wrong_shapes(name: SimilarityName) -> None:
         similarity(vectors(2, 4), vectors(2, 2, 4), name)
     with pytest.raises(InputError, match=r"a has the shape \[2, 4\] and b \[3, 4\]; pairs need the same"):
         similarity_pairwise(vectors(2, 4), vectors(3, 4), name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_torch(dtype: torch.dtype) -> None:
+    a = torch.tensor(vectors(3, 8), requires_grad=True).to(dtype)
+    same = a.detach().float().numpy()
+    np.testing.assert_array_equal(similarity(a, a, "dot"), similarity(same, same, "dot"))
+    assert semantic_search(a, a, 1, similarity_fn_name="euclidean").indices.tolist() == [[0], [1], [2]]

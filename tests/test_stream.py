@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from longspan import Encoder, InputError, InputTypeError, LongTextWarning, SizedChunk, slices
 from longspan.prefetch import prefetched
+from longspan.text.inputs import Input
 
 TEXTS = [f"Text number {i}. " * (1 + i % 7) for i in range(40)] + [""]
 
@@ -95,6 +96,29 @@ def test_reads_no_more_than_it_needs(encoder: Encoder) -> None:
     np.testing.assert_array_equal(first, encoder.encode("a short text"))
     stream.close()  # type: ignore[attr-defined]
     assert taken < 20_000
+
+
+def test_the_first_text_waits_for_no_other(encoder: Encoder) -> None:
+    """Nor do later ones wait for more than there were before them."""
+    taken = 0
+
+    def feed() -> Iterator[str]:
+        nonlocal taken
+        for text in ["A fast text. "] * 100:
+            taken += 1
+            yield text
+
+    for number, _ in enumerate(encoder.stream(feed()), 1):
+        assert taken <= 4 * number + 3
+
+
+def test_a_slice_of_a_stream_is_bounded(encoder: Encoder) -> None:
+    groups = list(slices.streamed_groups(Input("x" * 3000) for _ in range(2000)))
+    assert [len(group.inputs) for group in groups[:4]] == [1, 2, 4, 8]
+    assert max(group.characters for group in groups) <= slices._STREAM_CHARACTERS
+    assert sum(len(group.inputs) for group in groups) == 2000
+    huge = list(slices.streamed_groups(Input("x" * (1 << 22)) for _ in range(3)))
+    assert [len(group.inputs) for group in huge] == [1, 1, 1]
 
 
 def test_slow_texts_are_not_held_back(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +256,7 @@ def test_options_are_checked_at_once_and_texts_in_their_turn(encoder: Encoder) -
 def test_warns_of_what_was_taken_where_the_rest_is_not(encoder: Encoder) -> None:
     stream: Any = encoder.stream(["word " * 600, "short"])
     next(stream)
-    with pytest.warns(LongTextWarning, match="1 of 2 texts are longer"):
+    with pytest.warns(LongTextWarning, match="1 of 1 texts are longer"):
         stream.close()
 
 

@@ -67,8 +67,11 @@ class Joiner:
         if self.joiner is not None:
             check_text(self.joiner, "joiner")
 
-    def join(self, pieces: Sequence[str]) -> Input:
-        """The document."""
+    def join(self, pieces: Sequence[str], where: str) -> Input:
+        """The document; raises an InputError if one of its chunks is blank."""
+        for number, piece in enumerate(pieces):
+            if not piece.strip():
+                raise InputError(f"{where}[{number}] is blank; a chunk needs a token")
         if self.joiner is None and self.separator is not None:
             return Input(*join_pieces(pieces, self.separator.content), pieces)
         return Input(*join_pieces(pieces, " " if self.joiner is None else self.joiner))
@@ -94,7 +97,8 @@ def plan_chunks(
     _check_no_overlap(chunk_overlap, any(way is not None for way in (spans, splitter, pieces)))
     joiner.check()
     if pieces is not None:
-        return ChunkPlan([joiner.join(chunks) for chunks in pieces], single=False, chunker=by_spans(DOCUMENTS))
+        joined = [joiner.join(chunks, f"{DOCUMENTS}[{index}]") for index, chunks in enumerate(pieces)]
+        return ChunkPlan(joined, single=False, chunker=by_spans(DOCUMENTS))
     inputs, single = as_list(documents, DOCUMENTS)
     if spans is not None:
         spans = [spans] if single else spans
@@ -161,7 +165,7 @@ def _texts_or_pieces(texts: Iterable[Any], joiner: Joiner) -> Iterator[Input]:
             before = "lists of chunks" if listed else "texts"
             raise InputTypeError(f"{where} is {type(text).__name__}, but those before it are {before}")
         listed = mine
-        yield joiner.join(check_texts(text, where)) if mine else Input(check_text(text, where))
+        yield joiner.join(check_texts(text, where), where) if mine else Input(check_text(text, where))
 
 
 def _with_spans(texts: Iterable[Any], spans: Iterable[Any]) -> Iterator[Input]:

@@ -109,12 +109,15 @@ class Defaults:
                 f"precision {precision!r} needs ranges for vectors of {dimension} components: call "
                 f"encoder.calibrate(texts{given}) with texts like yours first"
             )
+        unit = bool(self.pipeline.unit or normalize_embeddings)
+        if precision in ("int8", "uint8") and ranges is not None:
+            ranges.check_unit(unit)
         return Options(
             prompt=prompt,
             max_seq_length=self.settings.max_seq_length,
             long_text=check_long_text(long_text),
             dimension=dimension,
-            unit=bool(self.pipeline.unit or normalize_embeddings),
+            unit=unit,
             precision=check_precision(precision),
             ranges=ranges,
             window_overlap=None if window_overlap is None else int(window_overlap),

@@ -353,7 +353,9 @@ class Encoder:
     ) -> Iterator[Any]:
         """Embed texts as they come, in bounded memory: the iterable is read as vectors are taken, in the same thread.
 
-        Texts that come slowly are embedded as soon as they are there; fast ones are collected into larger batches.
+        The first text is embedded at once, then larger and larger groups, up to some seconds of work; after a text that
+        was slow to come, one at a time again. What a group holds leaves when the iterable has given all of it: one that
+        waits for the vectors of what it gave, as in a dialogue, wants `encode`.
 
         Args:
             texts: any iterable, however long; generators are read lazily. Documents may be lists of their chunks.
@@ -389,19 +391,25 @@ class Encoder:
 
     # --- calibration and saving ----------------------------------------------------------------------------------
 
-    def calibrate(self, texts: Sequence[str], *, truncate_dim: int | None = None) -> None:
+    def calibrate(
+        self, texts: Sequence[str], *, truncate_dim: int | None = None, normalize_embeddings: bool = False
+    ) -> None:
         """Fix the ranges of int8 and uint8 vectors by texts like those to come; the ranges serve single texts too.
 
         Args:
             texts: at least two, better some hundreds.
             truncate_dim: the dimension to calibrate for, if calls will ask for another than the default.
+            normalize_embeddings: whether calls will ask for unit length.
 
         Raises:
             InputError: there are too few texts, or one has a vector that is not finite.
         """
         dimension = self._defaults.dimension(truncate_dim)
-        vectors = self.encode(check_texts(texts, "texts"), truncate_dim=dimension)
-        self.ranges = {**self.ranges, dimension: Ranges.of(vectors)}
+        vectors = self.encode(
+            check_texts(texts, "texts"), truncate_dim=dimension, normalize_embeddings=normalize_embeddings
+        )
+        unit = bool(self._pipeline.unit or normalize_embeddings)
+        self.ranges = {**self.ranges, dimension: Ranges.of(vectors, unit)}
 
     def save(self, path: PathLike) -> None:
         """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.

@@ -24,7 +24,7 @@ def embed_texts(pipeline: Pipeline, inputs: Sequence[Input], options: Options) -
     vectors = empty_vectors(len(inputs), options.dimension, options.precision)
     usages: list[Usage] = []
     with Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress:
-        for part in slices(pipeline, listed_groups(inputs), options, offsets=False):
+        for part in _slices(pipeline, inputs, options, offsets=False):
             progress.begin(len(part.packed.ids), part.group.characters)
             vectors[part.start : part.start + len(part.documents)] = text_vectors(
                 pipeline, part, options, progress.reach
@@ -38,7 +38,7 @@ def embed_tokens(pipeline: Pipeline, inputs: Sequence[Input], options: Options) 
     matrices: list[Float32] = []
     usages: list[Usage] = []
     with Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress:
-        for part in slices(pipeline, listed_groups(inputs), options, offsets=False):
+        for part in _slices(pipeline, inputs, options, offsets=False):
             progress.begin(len(part.packed.ids), part.group.characters)
             partials, counts = token_partials(part.packed)
             pooled = pipeline.run_body(part.packed, (partials,) * len(pipeline.modes), progress.reach)
@@ -66,11 +66,21 @@ def embed_chunks(
     results: list[DocumentEmbedding] = []
     usages: list[Usage] = []
     with Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress:
-        for part in slices(pipeline, listed_groups(inputs), options, offsets=True):
+        for part in _slices(pipeline, inputs, options, offsets=True):
             progress.begin(len(part.packed.ids), part.group.characters)
-            results += chunk_vectors(pipeline, part, options, chunker, sizes, progress.reach)
+            levels = [chunk_levels(part, i, chunker) for i in range(len(part.documents))]
+            results += chunk_vectors(pipeline, part, levels, options, sizes, progress.reach)
             usages += part.usages
     return results, usages
+
+
+def _slices(pipeline: Pipeline, inputs: Sequence[Input], options: Options, *, offsets: bool) -> Iterator[Slice]:
+    """Those of a list of texts; nothing is computed of one with a text that is not usable."""
+    for part in slices(pipeline, listed_groups(inputs), options, offsets=offsets):
+        if part.failure is not None:
+            raise part.failure
+        yield part
+        del part  # before the next is waited for
 
 
 Poll = Callable[[int], None]
@@ -85,10 +95,14 @@ def text_vectors(pipeline: Pipeline, part: Slice, options: Options, poll: Poll |
 
 
 def chunk_vectors(
-    pipeline: Pipeline, part: Slice, options: Options, chunker: Chunker, sizes: Sequence[int], poll: Poll | None = None
+    pipeline: Pipeline,
+    part: Slice,
+    levels: Sequence[list[list[Chunk]]],
+    options: Options,
+    sizes: Sequence[int],
+    poll: Poll | None = None,
 ) -> Iterator[DocumentEmbedding]:
-    """The documents of a slice with their chunks."""
-    levels = [_levels(part, i, chunker) for i in range(len(part.documents))]
+    """The documents of a slice with their chunks; `levels` are those of each document."""
     partials = tuple(_all_partials(pipeline, part, levels, index) for index in range(len(pipeline.modes)))
     vectors = finish(pipeline, pipeline.run_body(part.packed, partials, poll), partials, options)
     return _results(part, levels, vectors, sizes)
@@ -102,7 +116,8 @@ def finish(
     return to_precision(vectors, options.precision, options.ranges)
 
 
-def _levels(part: Slice, i: int, chunker: Chunker) -> list[list[Chunk]]:
+def chunk_levels(part: Slice, i: int, chunker: Chunker) -> list[list[Chunk]]:
+    """The chunks of one of a slice's documents, level by level; raises an InputError if they are not usable."""
     tokens = part.tokens[i]
     count = len(part.documents[i].ids)
     assert tokens.starts is not None

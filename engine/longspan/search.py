@@ -16,7 +16,7 @@ from .errors import InputError
 from .executors.threads import default_threads
 from .executors.tiers import wanted_tier
 from .pooling.precision import Precision, Ranges, Vectors, check_precision, to_precision, unpacked_bits
-from .similarity import as_matrix, scores
+from .similarity import as_matrix, plain, scores
 
 _QUERIES = 128  # queries that are compared with a block of the corpus at a time
 _CELLS = 1 << 22  # scores that are held at a time
@@ -144,7 +144,7 @@ def _corpus(values: Any, precision: Precision, width: int) -> Vectors:
 
 def _rows(values: Any, name: str) -> Vectors:
     try:
-        array = np.asarray(values)
+        array = np.asarray(plain(values))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be read as vectors of one length: {error}") from error
     if array.ndim == 1:

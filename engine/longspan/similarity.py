@@ -19,14 +19,22 @@ from .pooling.precision import Ranges, Vectors
 _ALONE = 1 << 23  # multiply-adds that one thread does sooner than several are found and woken
 
 
+def plain(values: Any) -> Any:
+    """What numpy reads: tensors of torch without their graph and their device; bfloat16, which numpy lacks, widened."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        return values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return values
+
+
 def as_matrix(values: Any, name: str) -> Float32:
-    """[n, d]; a single vector counts as one row. Torch tensors on the CPU are taken as they are.
+    """[n, d]; a single vector counts as one row. Torch tensors are taken too.
 
     Raises:
         InputError: they are no matrix of numbers.
     """
     try:
-        array = np.asarray(values, dtype=np.float32)
+        array = np.asarray(plain(values), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be read as vectors of one length: {error}") from error
     if array.ndim == 1:

@@ -17,8 +17,9 @@ from .text.packing import Document, PackedTexts
 
 _SLICE_TEXTS = 4096
 _SLICE_CHARACTERS = 1 << 21
-_FIRST_TEXTS = 64  # of a stream, whose slices grow from there
-_PATIENCE = 0.05  # seconds that a stream's texts may take to come before those there are go ahead
+_STREAM_CHARACTERS = 1 << 18  # some seconds of work: what a stream holds back at most
+_FIRST_CHARACTERS = 1 << 12  # a stream's first slice is one text or so many characters; each is twice the one before
+_PATIENCE = 0.05  # seconds after which a stream's texts came slowly: the next slice is one text again
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Group:
         """The length of the texts."""
         return sum(len(item.text) for item in self.inputs)
 
-    def one_by_one(self) -> Iterator[Group]:
-        """Each text as a group of its own."""
-        return (Group(self.start + i, [item], alone=True) for i, item in enumerate(self.inputs))
+    def head(self, count: int) -> Group:
+        """The first texts of it."""
+        return Group(self.start, self.inputs[:count], self.alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,14 @@ class Slice:
         group: the texts.
         tokens, documents: one entry per text.
         packed: their windows.
+        failure: why the text that comes next is not usable, where it is not.
     """
 
     group: Group
     tokens: Sequence[PromptedTokens]
     documents: Sequence[Document]
     packed: PackedTexts
+    failure: InputError | None = None
 
     @property
     def start(self) -> int:
@@ -72,6 +75,11 @@ class Slice:
             Usage(len(tokens.ids), len(document.ids), len(document.windows))
             for tokens, document in zip(self.tokens, self.documents, strict=True)
         ]
+
+    def head(self, pipeline: Pipeline, count: int) -> Slice:
+        """The first texts of it."""
+        documents = self.documents[:count]
+        return Slice(self.group.head(count), self.tokens[:count], documents, pipeline.pack(documents))
 
 
 def listed_groups(inputs: Sequence[Input]) -> Iterator[Group]:
@@ -87,17 +95,17 @@ def listed_groups(inputs: Sequence[Input]) -> Iterator[Group]:
 
 
 def streamed_groups(inputs: Iterable[Input]) -> Iterator[Group]:
-    """Texts as they come: small groups first, and none waits for texts that are slow to come.
+    """Texts as they come: one, then larger and larger groups, and one again after texts that were slow to come.
 
     If `inputs` raises, the texts that it gave before come first.
     """
     items = iter(inputs)
-    start, limit, ended = 0, min(_FIRST_TEXTS, _SLICE_TEXTS), False
+    start, texts, characters, ended = 0, 1, _FIRST_CHARACTERS, False
     left: list[Input] = []  # what did not fit the group before
     while not ended:
         group, left = left, []
-        characters, began, failure = sum(len(item.text) for item in group), time.monotonic(), None
-        while not group or (len(group) < limit and time.monotonic() - began < _PATIENCE):
+        size, began, failure = sum(len(item.text) for item in group), time.monotonic(), None
+        while not group or len(group) < texts:
             try:
                 item = next(items)
             except StopIteration:
@@ -106,17 +114,21 @@ def streamed_groups(inputs: Iterable[Input]) -> Iterator[Group]:
             except Exception as error:
                 failure = error
                 break
-            characters += len(item.text)
-            if group and characters > _SLICE_CHARACTERS:
+            size += len(item.text)
+            if group and size > characters:
                 left = [item]
                 break
             group.append(item)
-        slow = not left and len(group) < limit
+            if time.monotonic() - began > _PATIENCE:
+                break
+        slow = time.monotonic() - began > _PATIENCE
         if group:
-            yield Group(start, group, alone=slow)
+            yield Group(start, group, alone=slow or ended or failure is not None)
         if failure is not None:
             raise failure
-        start, limit = start + len(group), min(2 * limit, _SLICE_TEXTS)
+        start += len(group)
+        texts = 1 if slow else min(2 * texts, _SLICE_TEXTS)
+        characters = _FIRST_CHARACTERS if slow else min(2 * characters, _STREAM_CHARACTERS)
 
 
 def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, offsets: bool) -> Iterator[Slice]:
@@ -126,28 +138,24 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
         InputError: a text is too long and the policy is "error", or the prompt leaves no room. All texts before it
             have been handed out.
     """
-
-    def make(group: Group) -> Slice | Group:
-        try:
-            return make_slice(pipeline, group, options, offsets=offsets)
-        except InputError:
-            return group
-
     characters = 0
-    for part in prefetched(make, groups, lambda group: group.alone):
-        if isinstance(part, Group):
-            yield from (make_slice(pipeline, one, options, offsets=offsets) for one in part.one_by_one())
-        else:
+    for part in prefetched(
+        lambda group: make_slice(pipeline, group, options, offsets=offsets), groups, lambda group: group.alone
+    ):
+        failure = part.failure
+        if part.documents:
             yield part
-            characters += part.group.characters
+        characters += part.group.characters
         del part
+        if failure is not None:
+            raise failure
         if characters >= _SLICE_CHARACTERS // 2:
             _csrc.trim_memory()  # so that many slices take no more than a few
             characters = 0
 
 
 def make_slice(pipeline: Pipeline, group: Group, options: Options, *, offsets: bool) -> Slice:
-    """Tokenise and pack one group; raises as `slices`."""
+    """Tokenise and pack one group, up to the first text that is not usable."""
     # One token more than fits shows that a text is cut; how many there are is counted only for those who ask.
     limit = options.max_seq_length + 1 if options.long_text == "truncate" and not options.count_tokens else None
     pieces = [item.pieces for item in group.inputs if item.pieces is not None]
@@ -156,21 +164,26 @@ def make_slice(pipeline: Pipeline, group: Group, options: Options, *, offsets: b
     else:
         texts = [item.text for item in group.inputs]
         tokens = pipeline.tokenize(texts, options.prompt, offsets=offsets, limit=limit)
-    _check_ids(pipeline, tokens, group.start, options)
-    documents = [_document(pipeline, item, group.start + i, options) for i, item in enumerate(tokens)]
-    return Slice(group, tokens, documents, pipeline.pack(documents))
+    documents: list[Document] = []
+    failure = None
+    try:
+        for i, item in enumerate(tokens):
+            _check_ids(pipeline, item, f"{options.what}[{group.start + i}]")
+            documents.append(_document(pipeline, item, group.start + i, options))
+    except InputError as error:
+        failure, group, tokens = error, group.head(len(documents)), tokens[: len(documents)]
+    return Slice(group, tokens, documents, pipeline.pack(documents), failure)
 
 
-def _check_ids(pipeline: Pipeline, group: Sequence[PromptedTokens], start: int, options: Options) -> None:
+def _check_ids(pipeline: Pipeline, tokens: PromptedTokens, where: str) -> None:
     known = pipeline.vocabulary
-    for i, tokens in enumerate(group):
-        for ids in (tokens.prompt, tokens.ids):
-            if len(ids) and int(ids.max()) >= known:
-                token = pipeline.tokenizer.raw.id_to_token(int(ids.max()))
-                raise InputError(
-                    f"{options.what}[{start + i}] has the token {token!r} of id {int(ids.max())}, but the checkpoint "
-                    f"embeds {known} ids only: {pipeline.recipe.transformer} holds another model's tokenizer"
-                )
+    for ids in (tokens.prompt, tokens.ids):
+        if len(ids) and int(ids.max()) >= known:
+            token = pipeline.tokenizer.raw.id_to_token(int(ids.max()))
+            raise InputError(
+                f"{where} has the token {token!r} of id {int(ids.max())}, but the checkpoint "
+                f"embeds {known} ids only: {pipeline.recipe.transformer} holds another model's tokenizer"
+            )
 
 
 def _document(pipeline: Pipeline, tokens: PromptedTokens, index: int, options: Options) -> Document:

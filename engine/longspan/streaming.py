@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from .chunk_plan import TEXTS, StreamPlan
-from .encoding import chunk_vectors, text_vectors
-from .errors import InputError
+from .encoding import chunk_levels, chunk_vectors, text_vectors
+from .errors import InputError, LongTextWarning
 from .long_texts import LongTexts, warn_long_texts
 from .options import Options
 from .pipeline import Pipeline
 from .pooling.precision import Vectors
 from .results import Chunks
-from .slices import Slice, make_slice, slices, streamed_groups
+from .slices import Slice, slices, streamed_groups
 from .text.chunkers import Chunker, by_spans
+from .text.chunks import Chunk
 
 
 class StreamedChunk(NamedTuple):
@@ -71,27 +73,34 @@ def stream(pipeline: Pipeline, plan: StreamPlan, options_for: Callable[[bool], O
             else:
                 yield from _chunks(pipeline, part, options, chunker, plan.sizes)
             del part  # before the next is waited for
-    finally:  # also where the caller takes no more
+    except Exception:
+        with contextlib.suppress(LongTextWarning):  # which may be an error, and must not stand in for the other one
+            warn_long_texts(found, options)
+        raise
+    except GeneratorExit:  # the caller takes no more
         warn_long_texts(found, options)
+        raise
+    warn_long_texts(found, options)
 
 
 def _chunks(
     pipeline: Pipeline, part: Slice, options: Options, chunker: Chunker, sizes: Sequence[int]
 ) -> Iterator[StreamedChunk | SizedChunk]:
+    levels: list[list[list[Chunk]]] = []
+    failure: InputError | None = None
     try:
-        documents = list(chunk_vectors(pipeline, part, options, chunker, sizes))
-    except InputError:
-        if len(part.documents) == 1:
-            raise
-        for one in part.group.one_by_one():  # those before the bad one come first
-            yield from _chunks(pipeline, make_slice(pipeline, one, options, offsets=True), options, chunker, sizes)
-        return
-    for index, document in enumerate(documents, part.start):
+        for i in range(len(part.documents)):
+            levels.append(chunk_levels(part, i, chunker))
+    except InputError as error:  # which comes after the documents before it
+        failure, part = error, part.head(pipeline, len(levels))
+    for index, document in enumerate(chunk_vectors(pipeline, part, levels, options, sizes), part.start):
         if len(sizes) > 1:
             for size, level in document.levels.items():
                 yield from (SizedChunk(*row, size) for row in _rows(index, level))
         else:
             yield from (StreamedChunk(*row) for row in _rows(index, document.chunks))
+    if failure is not None:
+        raise failure
 
 
 def _rows(index: int, chunks: Chunks) -> Iterator[tuple[int, int, tuple[int, int], Vectors]]:

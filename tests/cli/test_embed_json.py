@@ -87,6 +87,30 @@ def test_dimension_of_bits(longspan: Run, command: list[Any]) -> None:
     assert (report["dimension"], report["precision"]) == (8, "binary")
 
 
+@pytest.mark.parametrize("name", ["inputs[9]", "documents[0]"])
+@pytest.mark.parametrize("chunks", [(), ("--chunk-tokens", "4")])
+def test_messages_keep_the_users_words(longspan: Run, command: list[Any], name: str, chunks: tuple[str, ...]) -> None:
+    ran = longspan(*command, "--prompt-name", name, *chunks)
+    assert ran.code == 2
+    assert f"there is no prompt named '{name}'" in ran.err
+
+
+def test_links_to_nothing(longspan: Run, command: list[Any], tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.txt").write_text("some words")
+    (folder / "b.txt").symlink_to(tmp_path / "gone.txt")
+    command[1] = folder
+    ran = longspan(*command)
+    assert json.loads(ran.out)["documents"] == 1
+    assert f"warning: passed over {folder / 'b.txt'}: a link to nothing" in ran.err
+
+
+def test_output_is_a_file(longspan: Run, command: list[Any]) -> None:
+    command[command.index("--output") + 1] = "-"
+    assert "the output is a file" in longspan(*command, "--format", "jsonl").err
+
+
 def test_skipped(longspan: Run, command: list[Any]) -> None:
     path = command[1]
     path.write_text("".join(line + "[]\n" for line in path.read_text().splitlines(keepends=True) * 2))

@@ -155,7 +155,7 @@ def test_broken_csv(tmp_path: Path) -> None:
         "a.csv:4: 3 cells where the header has 2",
         "a.csv:5: not CSV: ',' expected after '\"'",
         "a.csv:6: not valid Unicode at character 0",
-        "a.csv:8: not CSV: unexpected end of data",
+        "a.csv:8: not CSV: unexpected end of data, and all lines up to 9 with it",
     ]
     for data, reason in ((b"", "it is empty"), (b"a,b\n1,2\n", "it has a, b")):
         _, errors = read(written(tmp_path / "b.csv", data), skip=True)

@@ -1,6 +1,6 @@
 """longspan.json: what only Longspan knows of a model. sentence-transformers passes over the file.
 
-{"format": 1, "long_text": "window", "ranges": {"384": {"low": [...], "high": [...]}}}
+{"format": 1, "long_text": "window", "ranges": {"384": {"low": [...], "high": [...], "unit": true}}}
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Extras:
         """The object that `read_extras` reads."""
         ranges = {
             str(dimension): {"low": mine.low.tolist(), "high": mine.high.tolist()}
+            | ({} if mine.unit is None else {"unit": mine.unit})
             for dimension, mine in self.ranges.items()
         }
         return {"format": FORMAT, "long_text": self.long_text, "ranges": ranges}
@@ -74,7 +75,8 @@ def _ranges(table: Fields, name: str) -> tuple[int, Ranges]:
         raise table.wrong(name, "must be named by a dimension, a positive integer")
     ends = table.table(name)
     try:
-        return int(name), Ranges(_numbers(ends, "low"), _numbers(ends, "high")).checked(int(name))
+        unit = ends.boolean("unit", False) if "unit" in ends.values else None
+        return int(name), Ranges(_numbers(ends, "low"), _numbers(ends, "high"), unit).checked(int(name))
     except InputError as error:
         raise CheckpointError(f"{table.path}: '{table.prefix}{name}' cannot be used: {error}.") from error
 

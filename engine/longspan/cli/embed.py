@@ -113,7 +113,10 @@ def run(args: argparse.Namespace) -> int:
     args.long_text = encoder.long_text
     identity = identity_of({name: getattr(args, name) for name in SHAPING}, folder, encoder.device, sources)
     dimension = encoder.get_embedding_dimension()
-    layout = Layout(tuple(args.chunk_tokens or ()), args.precision, dimension, encoder.ranges.get(dimension))
+    ranges = encoder.ranges.get(dimension)
+    if ranges is not None:  # do they fit vectors like these?
+        encoder.encode([], precision=args.precision, normalize_embeddings=args.normalize)
+    layout = Layout(tuple(args.chunk_tokens or ()), args.precision, dimension, ranges)
     with open_journal(output, identity, overwrite=args.overwrite) as journal, _advising(journal, sources):
         resumed = journal.finished or journal.count > 0
         totals = Totals(**journal.totals) if journal.finished else _work(args, encoder, sources, journal)
@@ -128,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_place(output: Path) -> None:
+    if str(output) == "-":
+        raise InputError("the output is a file: give it a name (- is standard input)")
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"{output} is a folder" if output.is_dir() else f"the folder {output.parent} does not exist")
     if output.exists() and not output.is_file():

@@ -16,7 +16,7 @@ from .inputs import Document, grouped
 from .meter import Meter
 from .shards import Journal, Shard
 
-_PLACE = re.compile(r"\b(inputs|documents)\[(\d+)\]")
+_PLACE = re.compile(r"(?:inputs|documents)\[(\d+)\]")  # how a message about one of them begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ def embed_group(encoder: Encoder, way: Way, group: Sequence[Document]) -> Shard:
         try:
             shard = _chunks(encoder, way, group) if way.levels else _texts(encoder, way, group, caught)
         except InputError as error:
-            raise InputError(_PLACE.sub(lambda match: group[int(match[2])].id, str(error))) from error
+            place = _PLACE.match(str(error))
+            raise InputError(group[int(place[1])].id + str(error)[place.end() :] if place else str(error)) from error
     for warning in caught:
         if not issubclass(warning.category, LongTextWarning):  # those are in the summary
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -172,7 +172,8 @@ def _rows(reader: Any, name: str, broken: Broken) -> Iterator[tuple[int, list[st
         except StopIteration:
             return
         except csv.Error as error:
-            broken(f"{name}:{number}: not CSV: {error}")
+            more = f", and all lines up to {reader.line_num} with it" if reader.line_num > number else ""
+            broken(f"{name}:{number}: not CSV: {error}{more}")
             continue
         if row:
             yield number, row

@@ -101,7 +101,13 @@ def _folder(folder: Path, excluded: set[str]) -> list[Source]:
     paths = [path for path in found if _kind(path) and _real(path) not in excluded]
     if not paths:
         raise InputError(f"{_printable(folder)} holds no file that ends in {', '.join(KINDS)}")
-    return [_source(path, _kind(path)) for path in sorted(paths, key=lambda path: path.parts)]
+    sources = []
+    for path in sorted(paths, key=lambda path: path.parts):
+        try:
+            sources.append(_source(path, _kind(path)))
+        except FileNotFoundError:
+            note(f"warning: passed over {_printable(path)}: a link to nothing")
+    return sources
 
 
 def _kind(path: Path) -> str | None:

@@ -32,13 +32,15 @@ class Ranges:
 
     Attributes:
         low, high: [d] float32.
+        unit: whether they are of vectors of unit length; None where that is not known.
     """
 
     low: Float32
     high: Float32
+    unit: bool | None = None
 
     @classmethod
-    def of(cls, vectors: Float32) -> Ranges:
+    def of(cls, vectors: Float32, unit: bool | None = None) -> Ranges:
         """The least and greatest value of each component over calibration vectors [n, d].
 
         Raises:
@@ -49,7 +51,7 @@ class Ranges:
         bad = np.flatnonzero(~np.isfinite(vectors).all(1))
         if len(bad):
             raise InputError(f"calibration text {bad[0]} has a vector that is not finite")
-        return cls(vectors.min(0), vectors.max(0))
+        return cls(vectors.min(0), vectors.max(0), unit)
 
     def checked(self, dimension: int) -> Ranges:
         """The same as float32 arrays.
@@ -65,7 +67,18 @@ class Ranges:
                 raise InputError(f"ranges.{name} is not finite")
         if (high < low).any():
             raise InputError(f"ranges.high is below ranges.low at component {int(np.argmax(high < low))}")
-        return Ranges(low, high)
+        return Ranges(low, high, self.unit)
+
+    def check_unit(self, unit: bool) -> None:
+        """Raise an InputError if they are known to be of other vectors than those of unit length, or than others."""
+        if self.unit is not None and self.unit != unit:
+            mine, asked = (
+                ("unit length", "the checkpoint's own") if self.unit else ("the checkpoint's own", "unit length")
+            )
+            raise InputError(
+                f"the ranges were calibrated for vectors of {mine} and these have {asked}: call "
+                f"encoder.calibrate(texts, normalize_embeddings={unit}) first"
+            )
 
     @property
     def step(self) -> Float32:

@@ -78,13 +78,14 @@ def chunk_by_tokens(text: str, kept: Kept, size: int, overlap: int = 0) -> list[
     return _chunks(places, _reach_back(ranks, first, overlap) if overlap else first, last)
 
 
-def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any]) -> list[Chunk]:
+def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any], *, tokenless: bool = False) -> list[Chunk]:
     """The chunks of given spans, which may overlap and leave gaps.
 
     Args:
         text: the document.
         kept: its tokens.
         spans: pairs (start, end) of code points.
+        tokenless: whether spans without a token are left out.
 
     Raises:
         InputError: a span is not a pair of whole numbers, is empty or backwards, leaves the document, owns no token or
@@ -101,9 +102,9 @@ def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any]) -> list[Chunk]:
                 f"spans[{index}] {pairs[index]} lies beyond the cut: long_text='truncate' keeps the first {len(first)} "
                 f"tokens, which end at {int(kept.ends[-1])}"
             )
-        if owned_first == owned_last:
+        if owned_first == owned_last and not tokenless:
             raise InputError(f"spans[{index}] {pairs[index]} owns no token: no token starts inside it")
-    return [Chunk(*pair, *owned) for pair, owned in zip(pairs, edges, strict=True)]
+    return [Chunk(*pair, *owned) for pair, owned in zip(pairs, edges, strict=True) if owned[0] < owned[1]]
 
 
 def before_cut(text: str, kept: Kept, spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
