@@ -53,7 +53,7 @@ ENCODE = """
     encoder.encode_query(["a", ""])
     encoder.encode_document(["a", "b"], prompt="c")
     encoder.similarity(vector, vector)
-    assert len(encoder.encode_chunks("Some text. " * 200, chunk_tokens=50)) > 5
+    assert len(encoder.encode_chunks("Some text. " * 80, chunk_tokens=30)) > 5
 """
 
 

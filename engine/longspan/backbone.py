@@ -10,7 +10,8 @@ from .checkpoint.adapter import with_adapter
 from .checkpoint.config import read_json
 from .checkpoint.modules import LayerPooling
 from .checkpoint.recipe import Recipe
-from .checkpoint.tensors import Tensors, TensorView
+from .checkpoint.tensor_view import TensorView
+from .checkpoint.tensors import Tensors
 from .errors import CheckpointError, InputError
 from .models import build_body
 from .models.binding import bind, check_surplus
@@ -102,6 +103,6 @@ def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body
             f"{body.layers}."
         )
     name = f"{pooling.folder}/layer_weights"
-    own = Tensors.open_file(pooling.folder / "model.safetensors").require("layer_weights", (pooling.count,))
+    own = Tensors.open(pooling.folder).require("layer_weights", (pooling.count,))
     body = weighted_layers(body, Weight((name,), (pooling.count,)), pooling.first)
     return body, Tensors(tensors.source, {**tensors, name: own})

@@ -17,7 +17,8 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConf
 
 from longspan import CheckpointError, Encoder
 from longspan.checkpoint.adapter import with_adapter
-from longspan.checkpoint.tensors import Tensors, as_float32
+from longspan.checkpoint.tensor_view import as_float32
+from longspan.checkpoint.tensors import Tensors
 
 SMALL = {
     "vocab_size": len(VOCABULARY),

@@ -255,11 +255,6 @@ def test_no_weights(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00002.safetensors").touch()
     with pytest.raises(CheckpointNotFoundError, match="shards but no"):
         Tensors.open(tmp_path)
-    (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(CheckpointError, match="convert them to safetensors"):
-        Tensors.open(tmp_path)
-    with pytest.raises(CheckpointError, match="convert them to safetensors"):
-        Tensors.open_file(tmp_path / "model.safetensors")
 
 
 def test_require_explains(tmp_path: Path) -> None:

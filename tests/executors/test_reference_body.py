@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from longspan.batch import PackedBatch, Partials
-from longspan.checkpoint.tensors import TensorView
+from longspan.checkpoint.tensor_view import TensorView
 from longspan.errors import CheckpointError
 from longspan.executors.reference import ReferenceExecutor, execute, load_weights
 from longspan.models import build_body

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from longspan.batch import Float32, PackedBatch, Partials
-from longspan.checkpoint.tensors import TensorView
+from longspan.checkpoint.tensor_view import TensorView
 from longspan.executors.reference import execute, load_weights, without_tokens
 from longspan.program.instructions import Buffer, Embed, Instruction, Pool, Rows, Weight
 from longspan.program.program import Program

@@ -14,7 +14,8 @@ import numpy as np
 from ..batch import Float32
 from ..errors import CheckpointError
 from .config import Fields
-from .tensors import Tensors, TensorView, as_float32
+from .tensor_view import TensorView, as_float32
+from .tensors import Tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -1,59 +1,22 @@
-"""Tensors of safetensors files as views into the mapped file: nothing is copied."""
+"""The tensors of a checkpoint; those of safetensors files as views into the mapped file: nothing is copied."""
 
 from __future__ import annotations
 
 import difflib
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import CheckpointError, CheckpointNotFoundError
 from .config import Fields
 from .header import NUMPY_TYPES, Entry, read_entries
+from .pickled import has_pickled, open_pickled
+from .tensor_view import TensorView
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorView:
-    """One tensor of a mapped file.
-
-    Attributes:
-        name: as in the file.
-        dtype: as in the file: "F32", "BF16", "I64".
-        shape: as in the file.
-        data: read-only and aligned; BF16 as its uint16 bits and F8 as uint8. A tensor that lies misaligned in the
-            file, which writers avoid, is the one case that is copied.
-        file: where it lies.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: npt.NDArray[Any] = field(repr=False)
-    file: Path
-    _map: mmap.mmap = field(repr=False)
-    _start: int = field(repr=False)
-
-    def release(self) -> None:
-        """Gives the resident pages that lie wholly in this tensor back; `data` stays readable, from the file again."""
-        first = -(-self._start // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (self._start + self.data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if first < last and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-def as_float32(data: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
-    """An array of a `TensorView` as float32; a copy unless it is float32 already."""
-    if dtype == "BF16":
-        return (data.astype(np.uint32) << 16).view(np.float32)
-    return data.astype(np.float32, copy=False)
 
 
 class Tensors(Mapping[str, TensorView]):
@@ -66,16 +29,18 @@ class Tensors(Mapping[str, TensorView]):
 
     @classmethod
     def open(cls, folder: Path) -> Tensors:
-        """Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+        """Maps `model.safetensors` or the shards that `model.safetensors.index.json` names; else reads pickled weights.
 
         Raises:
-            CheckpointNotFoundError: the folder holds no safetensors weights, or a shard is missing.
-            CheckpointError: the weights are pickled, damaged, or contradict the index.
+            CheckpointNotFoundError: the folder holds no weights, or a shard is missing.
+            CheckpointError: the weights are damaged, contradict the index, or are pickled and torch does not read them.
         """
         if (folder / WEIGHTS).exists():
             return cls.open_file(folder / WEIGHTS)
         if (folder / INDEX).exists():
             return cls(folder, _open_shards(folder / INDEX))
+        if has_pickled(folder):
+            return cls(folder, open_pickled(folder))
         raise _missing(folder, folder / WEIGHTS)
 
     @classmethod
@@ -169,12 +134,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _missing(folder: Path, wanted: Path) -> CheckpointError:
-    """The error for absent weights, which tells apart pickled weights, loose shards and nothing at all."""
-    if any(folder.glob("pytorch_model*.bin")):
-        return CheckpointError(
-            f"{folder} holds only pickled weights (pytorch_model.bin), which are not loaded because unpickling runs "
-            f"code; convert them to safetensors: `model.save_pretrained(folder, safe_serialization=True)`."
-        )
+    """The error for absent weights, which tells apart loose shards and nothing at all."""
     if any(folder.glob("model-*-of-*.safetensors")):
         return CheckpointNotFoundError(f"{folder} holds shards but no {INDEX}; download it too.")
     return CheckpointNotFoundError(f"{wanted} does not exist, nor {INDEX} beside it; the folder has no weights.")

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from ..checkpoint.tensors import Tensors, TensorView
+from ..checkpoint.tensor_view import TensorView
+from ..checkpoint.tensors import Tensors
 from ..checks import is_count
 from ..errors import InputError
 from ..program.program import Program

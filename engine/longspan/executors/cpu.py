@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _csrc
 from ..batch import Float32, Int64, PackedBatch, Partials
-from ..checkpoint.tensors import TensorView, as_float32
+from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import InputError
 from ..program.arena import Extents, place
 from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instruction, Routing, Tap, Weight

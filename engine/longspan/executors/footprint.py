@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..checkpoint.tensors import TensorView
+from ..checkpoint.tensor_view import TensorView
 from ..program.instructions import Embed
 from ..program.program import Program
 

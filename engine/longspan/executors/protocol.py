@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..batch import Float32, PackedBatch, Partials
-from ..checkpoint.tensors import TensorView
+from ..checkpoint.tensor_view import TensorView
 from ..program.program import Program
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Float32, PackedBatch, Partials
-from ..checkpoint.tensors import TensorView
+from ..checkpoint.tensor_view import TensorView
 from ..errors import CheckpointError
 from ..program import instructions as ops
 from ..program.instructions import Weight

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..checkpoint.tensors import Tensors, TensorView
+from ..checkpoint.tensor_view import TensorView
+from ..checkpoint.tensors import Tensors
 from ..errors import CheckpointError
 from ..program.program import Program
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, PoolingMode, TailModule
-from ..checkpoint.tensors import Tensors, TensorView
+from ..checkpoint.tensor_view import TensorView
+from ..checkpoint.tensors import Tensors
 from ..errors import CheckpointError
 from ..models.family import partials_buffer
 from ..program.instructions import Buffer, Combine, Instruction, Linear, Norm, Normalize, Rows, Weight
@@ -90,6 +91,6 @@ def tail_tensors(folder: Path, modules: Sequence[TailModule]) -> Tensors:
     tensors: dict[str, TensorView] = {}
     for module in modules:
         if not isinstance(module, NormalizeModule):
-            views = Tensors.open_file(module.folder / "model.safetensors")
+            views = Tensors.open(module.folder)
             tensors |= {f"{module.folder}/{name}": view for name, view in views.items()}
     return Tensors(folder, tensors)
