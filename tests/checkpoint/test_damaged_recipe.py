@@ -115,7 +115,7 @@ def entry(place: int, kind: str, **fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ([entry(0, "Asym")], "'sentence_transformers.models.Asym' is not supported; supported are Transformer"),
+        ([entry(0, "CNN")], "'sentence_transformers.models.CNN' is not supported; supported are Transformer"),
         ([entry(0, "BoW")], "BoW' is not supported"),
         ([entry(0, "Transformer"), entry(1, "LSTM")], "LSTM' is not supported"),
         (

@@ -196,9 +196,8 @@ def check_widths(pooling: Pooling, tail: tuple[TailModule, ...]) -> None:
         width = given
 
 
-def require_folder(modules_json: Path, path: str) -> Path:
+def require_folder(named_by: Path, folder: Path) -> Path:
     """The folder of a module that must exist."""
-    folder = modules_json.parent / path
     if not folder.is_dir():
-        raise CheckpointNotFoundError(f"{folder} does not exist, but {modules_json} names it; download it again.")
+        raise CheckpointNotFoundError(f"{folder} does not exist, but {named_by} names it; download it again.")
     return folder

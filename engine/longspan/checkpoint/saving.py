@@ -19,10 +19,10 @@ from .config import read_json
 from .extras import FILE, Extras
 from .folder import ALLOWED_FILES, IGNORED_FILES
 from .modules import POOLING_FIELDS
-from .recipe import IMPLIED_PROMPTS, OPTIONS_FILE, Recipe, module_folders
+from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipes, module_folders
 from .settings import Settings
 from .tensors import Tensors
-from .transformer import SETTINGS_FILES, settings_with_length
+from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
 
 COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*")
 FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to
@@ -34,13 +34,15 @@ class SavedModel:
 
     Attributes:
         source: the checkpoint's folder.
-        recipe: what it says.
+        recipes: what it says.
+        lengths: for each recipe, the tokens that the model is to see at a time.
         width: of its token vectors.
         settings: what the new folder says instead.
     """
 
     source: Path
-    recipe: Recipe
+    recipes: Recipes
+    lengths: tuple[int, ...]
     width: int
     settings: Settings
 
@@ -49,7 +51,7 @@ def save_model(model: SavedModel, target: Path) -> None:
     """Writes the folder under another name beside its place, and moves it there once it is whole and on the disk.
 
     Raises:
-        InputError: the place is taken, or the folder around it does not exist.
+        InputError: the place is taken, the folder around it does not exist, or a setting has no place in the files.
         OSError: a file cannot be read or written; nothing is left behind.
     """
     target = Path(os.path.realpath(os.path.expanduser(target)))
@@ -104,7 +106,8 @@ def _fill(model: SavedModel, work: Path) -> None:
 
 def _own_files(model: SavedModel) -> list[Path]:
     """The checkpoint's files, relative to its folder: those at its top and in its modules' folders, and its weights."""
-    paths = {view.file for view in Tensors.open(model.recipe.transformer).values()}
+    transformers = {recipe.transformer for recipe in model.recipes.all}
+    paths = {view.file for transformer in transformers for view in Tensors.open(transformer).values()}
     for folder in module_folders(model.source):
         paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
     return sorted(path.relative_to(model.source) for path in paths)
@@ -141,35 +144,38 @@ def _sync(folder: Path) -> None:
 def _documents(model: SavedModel) -> dict[str, Any]:
     """JSON files by their place, as they are to be; all others are copied."""
     documents = {FILE: Extras(model.settings.long_text, model.settings.ranges).as_json()}
-    saved = (model.source / "modules.json").exists()
+    saved = (model.source / MODULES_FILE).exists()
     if not saved:  # only beside modules.json does sentence-transformers read settings
         documents |= _modules(model)
     options = read_json(model.source / OPTIONS_FILE) if saved and (model.source / OPTIONS_FILE).exists() else {}
     changed = _changed_options(model)
     if changed or not saved:
         documents[OPTIONS_FILE] = {**options, **changed}
-    if saved and model.settings.max_seq_length != model.recipe.max_seq_length:
-        path, settings = settings_with_length(model.recipe.transformer, model.settings.max_seq_length)
-        documents[path.relative_to(model.source).as_posix()] = settings
+    for recipe, length in zip(model.recipes.all, model.lengths, strict=True) if saved else ():
+        if recipe.static and length < UNLIMITED:
+            raise InputError("a StaticEmbedding has no place for max_seq_length, so the encoder is not saved")
+        if not recipe.static and length != recipe.max_seq_length:
+            path, settings = settings_with_length(recipe.transformer, length)
+            documents[path.relative_to(model.source).as_posix()] = settings
     return documents
 
 
 def _modules(model: SavedModel) -> dict[str, Any]:
     """The files that make a plain folder one of sentence-transformers, in the schema that every version reads."""
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
-    modes = {name: mode in model.recipe.pooling for name, mode in POOLING_FIELDS.items()}
+    modes = {name: mode in model.recipes.main.pooling for name, mode in POOLING_FIELDS.items()}
     return {
-        "modules.json": [
+        MODULES_FILE: [
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (kind, path) in enumerate(kinds)
         ],
         "1_Pooling/config.json": {"word_embedding_dimension": model.width, **modes},
-        SETTINGS_FILES[0]: {"max_seq_length": model.settings.max_seq_length, "do_lower_case": False},
+        SETTINGS_FILES[0]: {"max_seq_length": model.lengths[0], "do_lower_case": False},
     }
 
 
 def _changed_options(model: SavedModel) -> dict[str, Any]:
-    recipe, settings = model.recipe, model.settings
+    recipe, settings = model.recipes.main, model.settings
     before = {
         "prompts": {**dict.fromkeys(IMPLIED_PROMPTS, ""), **dict(recipe.prompts)},
         "default_prompt_name": recipe.default_prompt_name,

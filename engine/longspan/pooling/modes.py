@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +35,8 @@ MODES: Mapping[PoolingMode, Mode] = {
     "weightedmean": Mode("sum", "mean", by_position=True),
     "lasttoken": Mode("sum", "mean", rows="last"),
 }
+
+
+def pool_kinds(pooling: Sequence[PoolingMode]) -> tuple[PoolKind, ...]:
+    """What the body's `pool` instructions do, one for each pooling."""
+    return tuple(MODES[name].pool for name in pooling)
