@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .backbone import Changes
 from .batch import Float32
+from .checkpoint.choices import Choices
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SimilarityName
 from .checkpoint.settings import Settings
@@ -50,6 +51,11 @@ class Encoder(LoadedModel):
         layers: runs the first so many layers, then the model's last norm (2D Matryoshka).
         tap: takes the token vectors from one layer, 0 for the embedding and negative from the end, without the last
             norm.
+        dense: the folder of the Dense module, such as "2_Dense_256", where the checkpoint holds several to choose from.
+        pooling: how token vectors become one vector, instead of what the checkpoint says: "cls", "mean", "max",
+            "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "lasttoken:8" for the mean of the last 8 tokens,
+            "token:[MASK]" for the mean of the tokens that are [MASK]; several are concatenated.
+        include_prompt: whether the prompt's tokens are pooled too, instead of what the checkpoint says.
         truncate_dim: keeps the leading components of each vector (Matryoshka); by default the checkpoint's choice.
         prompts: name → text, put before the texts of a call; added to the checkpoint's own.
         default_prompt_name: the prompt of calls that name none.
@@ -80,6 +86,9 @@ class Encoder(LoadedModel):
         adapter: PathLike | None = None,
         layers: int | None = None,
         tap: int | None = None,
+        dense: str | None = None,
+        pooling: str | Sequence[str] | None = None,
+        include_prompt: bool | None = None,
         truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
@@ -102,7 +111,9 @@ class Encoder(LoadedModel):
         changes = Changes(
             None if adapter is None else Path(adapter), LayerChoice(layers, tap), foreign=backend == "transformers"
         )
-        self._routing = Routing.load(self._folder, make_executor, changes)
+        self._choices = Choices.of(model, dense, pooling, include_prompt)
+        self._arguments["include_prompt"] = self._choices.include_prompt  # which the folder's path alone may not tell
+        self._routing = Routing.load(self._folder, make_executor, changes, self._choices)
         self._set(initial_settings(self._folder, self._routing.recipes.main, self._arguments))
 
     def __repr__(self) -> str:
@@ -380,7 +391,8 @@ class Encoder(LoadedModel):
         """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.
 
         The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
-        sentence-transformers keeps them; `long_text` and the ranges of `calibrate` into longspan.json.
+        sentence-transformers keeps them, and so do `dense`, `pooling` and `include_prompt`, though it refuses a pooling
+        that it does not know; `long_text` and the ranges of `calibrate` go into longspan.json.
 
         Args:
             path: a folder that does not exist yet, or is empty. It appears once it is whole.
@@ -396,7 +408,8 @@ class Encoder(LoadedModel):
         self._check()
         routing, width = self._routing, self._pipeline.body.output.width
         lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)
-        save_model(SavedModel(self._folder, routing.recipes, lengths, width, self._settings), Path(path))
+        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings)
+        save_model(model, Path(path))
 
     # --- vectors to scores ---------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .executors.choice import MakeExecutor
 from .executors.protocol import Executor
 from .models.binding import bind
 from .models.family import Body
-from .pooling.modes import MODES, pool_kinds
+from .pooling.modes import Mode, mode_of, pool_kinds
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
@@ -95,7 +95,7 @@ class Pipeline:
         self.body, self.vocabulary = trunk.body, trunk.vocabulary
         self.tokenizer, self.executor = trunk.tokenizer, trunk.executor
         self.separator = _separator(self.recipe, self.tokenizer, self.vocabulary)
-        self.modes = tuple(MODES[name] for name in self.recipe.pooling)
+        self.modes = tuple(_mode(name, recipe, trunk) for name in recipe.pooling)
         self.tail_tensors = tail_tensors(folder, recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
         self.unit = ends_in_normalize(self.recipe.tail)
@@ -211,6 +211,13 @@ def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:
                 f"{folder}: the tokenizer puts the token id {token} around texts, but the checkpoint embeds {known} "
                 "ids only; it holds another model's tokenizer."
             )
+
+
+def _mode(name: str, recipe: Recipe, trunk: Trunk) -> Mode:
+    mode = mode_of(name, trunk.tokenizer.raw.token_to_id)
+    if mode.rows == "token" and (mode.token is None or mode.token >= trunk.vocabulary):
+        raise CheckpointError(f"{recipe.transformer}: the vocabulary lacks the token of the pooling {name!r}.")
+    return mode
 
 
 def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | None:

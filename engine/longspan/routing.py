@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .backbone import Changes
+from .checkpoint.choices import NOTHING, Choices
 from .checkpoint.recipe import Recipe, Recipes, read_recipes
 from .errors import InputTypeError
 from .executors.choice import MakeExecutor
@@ -26,14 +27,14 @@ class Routing:
     pipelines: tuple[Pipeline, ...]
 
     @classmethod
-    def load(cls, folder: Path, make_executor: MakeExecutor, changes: Changes) -> Routing:
+    def load(cls, folder: Path, make_executor: MakeExecutor, changes: Changes, choices: Choices = NOTHING) -> Routing:
         """Load a model folder; routes that go through the same transformer share its weights.
 
         Raises:
             CheckpointError: it is incomplete, damaged or not supported.
-            InputError: the changes do not fit it.
+            InputError: the changes or the choices do not fit it.
         """
-        recipes = read_recipes(folder)
+        recipes = read_recipes(folder, choices)
         trunks: dict[object, Trunk] = {}
         for recipe in recipes.all:
             if _shared(recipe) not in trunks:

@@ -36,12 +36,12 @@ class Pooling:
     """How token vectors become one vector; several modes are concatenated in their order.
 
     Attributes:
-        modes: at least one.
+        modes: at least one, as `checked_mode` takes them.
         include_prompt: False leaves the prompt's tokens out of the pooling, not out of the attention.
         width: of the token vectors, where the file says so.
     """
 
-    modes: tuple[PoolingMode, ...]
+    modes: tuple[str, ...]
     include_prompt: bool = True
     width: int | None = None
 
@@ -107,19 +107,42 @@ def read_pooling(folder: Path) -> Pooling:
     return Pooling(modes or ("mean",), fields.boolean("include_prompt", True), width)
 
 
-def _named_modes(fields: Fields) -> tuple[PoolingMode, ...]:
+def _named_modes(fields: Fields) -> tuple[str, ...]:
     value = fields.values["pooling_mode"]
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
         raise fields.wrong("pooling_mode", f"must be a string or a list of strings, not {json_kind(value)}")
-    known: tuple[PoolingMode, ...] = get_args(PoolingMode)
-    modes = []
-    for name in names:
-        mode = next((mode for mode in known if mode == name), None)
-        if mode is None:
-            raise fields.wrong("pooling_mode", f"is {name!r}; known are {', '.join(known)}")
-        modes.append(mode)
-    return tuple(modes)
+    try:
+        return tuple(checked_mode(name) for name in names)
+    except ValueError as error:
+        raise fields.wrong("pooling_mode", str(error)) from None
+
+
+def checked_mode(name: object) -> str:
+    """The name of a pooling.
+
+    It is a `PoolingMode`, "lasttoken:8" for the mean of the last 8 tokens, or "token:[MASK]" for that of the tokens
+    [MASK]; the last two are unknown to sentence-transformers.
+
+    Raises:
+        ValueError: it is none; the message goes on from the name of an option.
+    """
+    kind, colon, argument = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind in get_args(PoolingMode) and not colon:
+        return str(name)
+    if kind == "lasttoken" and argument.isascii() and argument.isdigit() and int(argument) > 0:
+        return str(name)
+    if kind == "token" and argument:
+        return str(name)
+    raise ValueError(f"is {name!r}; known are {', '.join(get_args(PoolingMode))}, lasttoken:COUNT, token:TOKEN")
+
+
+def pooling_fields(modes: tuple[str, ...], *, include_prompt: bool) -> dict[str, object]:
+    """What config.json says of a pooling, in the oldest schema that can: that is read by most versions."""
+    said: dict[str, object] = {name: mode in modes for name, mode in POOLING_FIELDS.items()}
+    if tuple(mode for mode in POOLING_FIELDS.values() if mode in modes) != modes:
+        said = {"pooling_mode": modes[0] if len(modes) == 1 else list(modes)}
+    return said if include_prompt else {**said, "include_prompt": False}
 
 
 def read_layer_pooling(folder: Path) -> LayerPooling:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
+from .choices import NOTHING, Choices, variants
 from .config import Fields
 from .entries import FIRST, SUPPORTED, Entry, read_entries, supported
 from .modules import (
@@ -69,7 +70,7 @@ class Recipe:
         lower_case: texts are lowered before the tokenizer's own normalisation.
         static: the model is a table of token vectors: without config.json, without special tokens.
         layer_pooling: None where the last layer's token vectors count alone.
-        pooling: at least one mode; the vectors of several are concatenated in this order.
+        pooling: at least one mode, as `checked_mode` takes them; the vectors of several are concatenated in this order.
         include_prompt: False leaves the prompt's tokens out of the pooling.
         tail: what happens to the pooled vector, in order.
         prompts: (name, text), in the file's order.
@@ -84,7 +85,7 @@ class Recipe:
     lower_case: bool = False
     static: bool = False
     layer_pooling: LayerPooling | None = None
-    pooling: tuple[PoolingMode, ...] = ("mean",)
+    pooling: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
     tail: tuple[TailModule, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
@@ -122,27 +123,30 @@ class Recipes:
         return self.all[self.tasks.get(None, 0)]
 
 
-def read_recipes(folder: Path) -> Recipes:
+def read_recipes(folder: Path, choices: Choices = NOTHING) -> Recipes:
     """Reads a model folder; no weights are opened.
 
     Raises:
+        InputError: a choice does not fit it.
         CheckpointNotFoundError: a file that is needed does not exist.
         CheckpointError: a file is unreadable, contradictory, or asks for something that is not supported; the message
             names file and field.
     """
     if not (folder / MODULES_FILE).exists():
-        return Recipes((_plain(folder),), {None: 0}, 0)
+        choices.check([])
+        return Recipes((_plain(folder, choices),), {None: 0}, 0)
     entries = read_entries(folder / MODULES_FILE)
-    places: dict[Recipe, int] = {}
+    chains: dict[tuple[Entry, ...], int] = {}
     tasks: dict[str | None, int] = {}
     for task in (*tasks_of(entries), None, UNKNOWN_TASK):
         chain = expanded(entries, task)
         if chain is not None:
-            tasks[task] = places.setdefault(_routed(folder, chain), len(places))
-    if not places:
+            tasks[task] = chains.setdefault(choices.chain(chain), len(chains))
+    if not chains:
         raise CheckpointError(f"{folder / MODULES_FILE}: its Routers have no route in common.")
+    choices.check(list(chains))
     other = tasks.pop(UNKNOWN_TASK, None)
-    return Recipes(tuple(places), tasks, other)
+    return Recipes(tuple(_routed(folder, chain, choices) for chain in chains), tasks, other)
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -150,13 +154,15 @@ def read_recipe(folder: Path) -> Recipe:
     return read_recipes(folder).main
 
 
-def _routed(folder: Path, chain: Sequence[Entry]) -> Recipe:
+def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:
     """The recipe of modules without a Router among them."""
     parts = _Parts()
     for entry in chain:
         parts.add(entry)
-    transformer, pooling = parts.finished(folder / MODULES_FILE)
-    tail = tuple(parts.tail)
+    transformer, said = parts.finished(folder / MODULES_FILE)
+    if parts.static and choices.pooling is not None:
+        raise InputError(f"{transformer.folder} is a table of token vectors: their mean is its only pooling")
+    pooling, tail = choices.pooled(said), tuple(parts.tail)
     check_widths(pooling, tail)
     options = Fields.read_optional(folder / OPTIONS_FILE)
     options.only("model_type", "SentenceTransformer")
@@ -179,13 +185,22 @@ def _routed(folder: Path, chain: Sequence[Entry]) -> Recipe:
 
 
 def module_folders(folder: Path) -> tuple[Path, ...]:
-    """A model folder, and those of its modules that exist, each once; raises as `read_recipes`."""
-    entries = read_entries(folder / MODULES_FILE) if (folder / MODULES_FILE).exists() else ()
-    places = dict.fromkeys((folder, *(entry.folder for entry in module_entries(entries))))
+    """A model folder, and those of its modules that exist, each once; raises as `read_recipes`.
+
+    Of a Dense it is those of all its variants.
+    """
+    places = {folder: None}
+    for entry in modules_of(folder):
+        places.update(dict.fromkeys((entry.folder, *(variants(entry) if entry.kind == "Dense" else ()))))
     return tuple(place for place in places if place.is_dir())
 
 
-def _plain(folder: Path) -> Recipe:
+def modules_of(folder: Path) -> tuple[Entry, ...]:
+    """The modules that a model folder names, in its Routers too; a plain one names none."""
+    return tuple(module_entries(read_entries(folder / MODULES_FILE))) if (folder / MODULES_FILE).exists() else ()
+
+
+def _plain(folder: Path, choices: Choices) -> Recipe:
     """A Hugging Face folder: the mean of the tokens, or the last one of a causal language model."""
     if not (folder / "config.json").exists():
         raise CheckpointNotFoundError(f"{folder} is not a model: it has neither config.json nor modules.json.")
@@ -199,10 +214,12 @@ def _plain(folder: Path) -> Recipe:
         causal = config.boolean("is_causal", True)
     elif causal:  # sentence-transformers takes null for False
         causal = False
+    pooling = choices.pooled(Pooling(("lasttoken",) if causal else ("mean",)))
     return Recipe(
         transformer.folder,
         transformer.max_seq_length,
-        pooling=("lasttoken",) if causal else ("mean",),
+        pooling=pooling.modes,
+        include_prompt=pooling.include_prompt,
         separator=read_separator(folder),
     )
 
