@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +217,7 @@ def _mode(name: str, recipe: Recipe, trunk: Trunk) -> Mode:
     mode = mode_of(name, trunk.tokenizer.raw.token_to_id)
     if mode.rows == "token" and (mode.token is None or mode.token >= trunk.vocabulary):
         raise CheckpointError(f"{recipe.transformer}: the vocabulary lacks the token of the pooling {name!r}.")
-    return mode
+    return replace(mode, own=recipe.own_tokens)
 
 
 def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | None:

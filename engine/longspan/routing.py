@@ -34,7 +34,7 @@ class Routing:
             CheckpointError: it is incomplete, damaged or not supported.
             InputError: the changes or the choices do not fit it.
         """
-        recipes = read_recipes(folder, choices)
+        recipes = read_recipes(folder, choices, changes.adapter)
         trunks: dict[object, Trunk] = {}
         for recipe in recipes.all:
             if _shared(recipe) not in trunks:

@@ -93,6 +93,15 @@ def test_documents_by_all_tokens(texts: PackedTexts, include_prompt: bool, by_po
             assert set(weights.values()) == {1.0}
 
 
+@given(batches(), st.booleans())
+def test_documents_by_their_own_tokens(texts: PackedTexts, by_position: bool) -> None:
+    """Nothing before them counts, prompt or no prompt, and positions begin with them."""
+    mode = replace(WEIGHTED if by_position else MEAN, own=True)
+    for index, weights in enumerate(weights_of(document_partials(texts, mode, include_prompt=True))):
+        rows = [*owner_rows(texts, index).tolist(), int(texts.cu_seqlens[texts.last[index] + 1]) - 1]
+        assert weights == {row: float(place if by_position else 1) for place, row in enumerate(rows, 1)}
+
+
 @given(batches(), st.integers(0, 5), st.booleans())
 def test_documents_by_the_ends_of_windows(texts: PackedTexts, last: int, include_prompt: bool) -> None:
     """The first row of each window, or its last ones: together they weigh what the window owns."""

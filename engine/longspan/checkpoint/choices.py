@@ -47,7 +47,8 @@ class Choices:
     def pooled(self, pooling: Pooling) -> Pooling:
         """The pooling of a folder with what was chosen instead."""
         prompted = pooling.include_prompt if self.include_prompt is None else self.include_prompt
-        return replace(pooling, modes=self.pooling or pooling.modes, include_prompt=prompted)
+        own_tokens = pooling.own_tokens and not self.include_prompt
+        return replace(pooling, modes=self.pooling or pooling.modes, include_prompt=prompted, own_tokens=own_tokens)
 
     def chain(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         """The modules with the Dense that was chosen in the place of the one that it is a variant of."""

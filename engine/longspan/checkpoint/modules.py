@@ -38,11 +38,13 @@ class Pooling:
     Attributes:
         modes: at least one, as `checked_mode` takes them.
         include_prompt: False leaves the prompt's tokens out of the pooling, not out of the attention.
+        own_tokens: all that precedes a text's own tokens is left out, and the first of these has the position weight 1.
         width: of the token vectors, where the file says so.
     """
 
     modes: tuple[str, ...]
     include_prompt: bool = True
+    own_tokens: bool = False
     width: int | None = None
 
 
@@ -104,7 +106,7 @@ def read_pooling(folder: Path) -> Pooling:
         modes = _named_modes(fields)
     else:
         modes = tuple(mode for name, mode in POOLING_FIELDS.items() if fields.boolean(name, False))
-    return Pooling(modes or ("mean",), fields.boolean("include_prompt", True), width)
+    return Pooling(modes or ("mean",), fields.boolean("include_prompt", True), width=width)
 
 
 def _named_modes(fields: Fields) -> tuple[str, ...]:

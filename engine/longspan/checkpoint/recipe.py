@@ -10,6 +10,7 @@ from typing import Literal
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
 from .choices import NOTHING, Choices, variants
 from .config import Fields
+from .conventions import Convention, read_convention
 from .entries import FIRST, SUPPORTED, Entry, read_entries, supported
 from .modules import (
     Activation,
@@ -72,6 +73,8 @@ class Recipe:
         layer_pooling: None where the last layer's token vectors count alone.
         pooling: at least one mode, as `checked_mode` takes them; the vectors of several are concatenated in this order.
         include_prompt: False leaves the prompt's tokens out of the pooling.
+        own_tokens: all that precedes a text's own tokens is left out, and the first of these has the position weight 1.
+        both_sides: tokens see both sides, whatever config.json says.
         tail: what happens to the pooled vector, in order.
         prompts: (name, text), in the file's order.
         default_prompt_name: one of their names, or "query" or "document", which every model has.
@@ -87,6 +90,8 @@ class Recipe:
     layer_pooling: LayerPooling | None = None
     pooling: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
+    own_tokens: bool = False
+    both_sides: bool = False
     tail: tuple[TailModule, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
     default_prompt_name: str | None = None
@@ -123,8 +128,13 @@ class Recipes:
         return self.all[self.tasks.get(None, 0)]
 
 
-def read_recipes(folder: Path, choices: Choices = NOTHING) -> Recipes:
+def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None = None) -> Recipes:
     """Reads a model folder; no weights are opened.
+
+    Args:
+        folder: the model's.
+        choices: what a caller chooses.
+        adapter: the folder of a LoRA that is merged into it.
 
     Raises:
         InputError: a choice does not fit it.
@@ -134,7 +144,7 @@ def read_recipes(folder: Path, choices: Choices = NOTHING) -> Recipes:
     """
     if not (folder / MODULES_FILE).exists():
         choices.check([])
-        return Recipes((_plain(folder, choices),), {None: 0}, 0)
+        return Recipes((_plain(folder, choices, adapter),), {None: 0}, 0)
     entries = read_entries(folder / MODULES_FILE)
     chains: dict[tuple[Entry, ...], int] = {}
     tasks: dict[str | None, int] = {}
@@ -200,28 +210,39 @@ def modules_of(folder: Path) -> tuple[Entry, ...]:
     return tuple(module_entries(read_entries(folder / MODULES_FILE))) if (folder / MODULES_FILE).exists() else ()
 
 
-def _plain(folder: Path, choices: Choices) -> Recipe:
+def _plain(folder: Path, choices: Choices, adapter: Path | None) -> Recipe:
     """A Hugging Face folder: the mean of the tokens, or the last one of a causal language model."""
     if not (folder / "config.json").exists():
         raise CheckpointNotFoundError(f"{folder} is not a model: it has neither config.json nor modules.json.")
-    transformer = read_transformer(folder, saved=False)
+    convention = read_convention(folder, adapter)
+    transformer = read_transformer(folder, saved=False, chat=convention is None)
+    if convention is None:
+        convention = Convention(Pooling(("lasttoken",) if _is_causal(folder) else ("mean",)))
+    pooling = choices.pooled(convention.pooling)
+    return Recipe(
+        transformer.folder,
+        convention.max_seq_length or transformer.max_seq_length,
+        pooling=pooling.modes,
+        include_prompt=pooling.include_prompt,
+        own_tokens=pooling.own_tokens,
+        both_sides=convention.both_sides,
+        tail=convention.tail,
+        prompts=convention.prompts,
+        default_prompt_name=convention.default_prompt_name,
+        separator=read_separator(folder),
+    )
+
+
+def _is_causal(folder: Path) -> bool:
+    """Whether a plain folder holds a causal language model."""
     config = Fields.read(folder / "config.json")
     architectures = config.values.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise config.wrong("architectures", "must be a list of strings")
     causal = bool(architectures) and architectures[0].endswith("ForCausalLM")
-    if causal and config.values.get("is_causal", True) is not None:
-        causal = config.boolean("is_causal", True)
-    elif causal:  # sentence-transformers takes null for False
-        causal = False
-    pooling = choices.pooled(Pooling(("lasttoken",) if causal else ("mean",)))
-    return Recipe(
-        transformer.folder,
-        transformer.max_seq_length,
-        pooling=pooling.modes,
-        include_prompt=pooling.include_prompt,
-        separator=read_separator(folder),
-    )
+    if not causal or config.values.get("is_causal", True) is None:  # sentence-transformers takes null for False
+        return False
+    return config.boolean("is_causal", True)
 
 
 @dataclass(slots=True)

@@ -170,6 +170,8 @@ def _modules(model: SavedModel) -> dict[str, Any]:
     """The files that make a plain folder one of sentence-transformers, in the schema that every version reads."""
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
     recipe = model.recipes.main
+    if recipe.own_tokens or recipe.both_sides or recipe.tail:
+        raise InputError(f"{model.source} is pooled as by LLM2Vec's or GritLM's code, and so not saved for others")
     modes = pooling_fields(recipe.pooling, include_prompt=recipe.include_prompt)
     return {
         MODULES_FILE: [

@@ -20,6 +20,7 @@ class Mode:
         by_position: whether the i-th counted token weighs i (from 1), or all weigh the same.
         last: how many rows are the last.
         token: the id whose rows count.
+        own: whether all that precedes a document's own tokens is left out, and the first of these has the position 1.
     """
 
     pool: PoolKind
@@ -28,6 +29,7 @@ class Mode:
     by_position: bool = False
     last: int = 1
     token: int | None = None
+    own: bool = False
 
 
 MODES: Mapping[str, Mode] = {

@@ -17,13 +17,14 @@ def document_partials(texts: PackedTexts, mode: Mode, *, include_prompt: bool) -
 
     Special tokens count as the checkpoint's pooling counts them: the leading ones of the first window and the trailing
     ones of the last, and so does the prompt. Where `include_prompt` is False and there is a prompt, it is left out
-    with what precedes it, and the other tokens keep their position weights. The first or last rows of each window weigh
-    as many tokens as the window owns. A document without the token that the mode is about has no partial.
+    with what precedes it, and the other tokens keep their position weights; `mode.own` leaves out as much, prompt or no
+    prompt, and counts anew. The first or last rows of each window weigh as many tokens as the window owns. A document
+    without the token that the mode is about has no partial.
     """
     segments = len(texts.lead)
     documents = np.repeat(np.arange(len(texts.first)), np.diff(texts.document_segments))
     everything = np.arange(segments)
-    excluded = np.zeros_like(texts.lead) if include_prompt else np.where(texts.prompt > 0, texts.lead, 0)
+    excluded = _excluded(texts, mode, include_prompt=include_prompt)
     if mode.rows in ("first", "last"):
         begin, end = texts.cu_seqlens[:-1], texts.cu_seqlens[1:]
         # An empty text without special tokens has no row, and must not take its neighbour's.
@@ -42,7 +43,16 @@ def document_partials(texts: PackedTexts, mode: Mode, *, include_prompt: bool) -
         return _collect(documents, len(texts.first), starts, ends, np.ones(len(starts)), step=0)
     counted = np.concatenate(([0], np.cumsum(ends - starts)))
     before = counted[:-1] - np.repeat(counted[texts.first], np.diff(texts.document_segments))
-    return _collect(documents, len(texts.first), starts, ends, before + excluded + 1, step=1)
+    return _collect(documents, len(texts.first), starts, ends, before + (0 if mode.own else excluded) + 1, step=1)
+
+
+def _excluded(texts: PackedTexts, mode: Mode, *, include_prompt: bool) -> Int64:
+    """[B] how many leading rows of each window do not count."""
+    if mode.own and mode.rows != "first":
+        return texts.lead
+    if mode.own or include_prompt:
+        return np.zeros_like(texts.lead)
+    return np.where(texts.prompt > 0, texts.lead, 0)
 
 
 def span_partials(texts: PackedTexts, document: int, firsts: Int64, lasts: Int64, mode: Mode) -> Partials:
