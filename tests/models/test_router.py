@@ -19,6 +19,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 from tokenizers import Tokenizer
 
 from longspan import CheckpointError, Encoder, InputError, InputTypeError
+from longspan.cli.groups import Way, embed_group
+from longspan.cli.inputs import Document
 
 from .harness import SLACK, VOCABULARY, save, save_tokenizer, texts_of
 from .test_pipelines import MODELS, saved
@@ -166,6 +168,17 @@ def test_chunks_and_streams(tmp_path: Path) -> None:
     static = [chunk.vector for chunk in encoder.stream(TEXTS[-1:], chunk_tokens=8, task="query")]
     assert not np.allclose(static, whole.vectors)
     assert encoder.tasks == ("query", "document")
+
+
+@pytest.mark.parametrize("levels", [(), (64,)])
+def test_the_command_line_embeds_documents(tmp_path: Path, levels: tuple[int, ...]) -> None:
+    encoder = Encoder(made(static_queries, tmp_path))
+    way = Way(levels, None, "", normalize=False, long_text="window")
+    shard = embed_group(encoder, way, [Document("0", TEXTS[3], 20)])
+    expected = encoder.encode_document(TEXTS[3], prompt="")
+    if levels:
+        expected = encoder.encode_chunks(TEXTS[3], chunk_tokens=64, prompt="").vectors[0]
+    assert np.array_equal(shard.vectors[0], expected)
 
 
 def test_token_vectors_and_calibration(tmp_path: Path) -> None:
