@@ -71,8 +71,8 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
             raise InputError(
                 "backend='transformers' runs a model as it is: without adapter, layers, tap and layer pooling"
             )
-        config = ModelConfig(path, read_json(path))
-        return Backbone(foreign(config), Tensors(recipe.transformer, {}), config.integer("vocab_size"))
+        own = ModelConfig(path, read_json(path))
+        return Backbone(foreign(own), Tensors(recipe.transformer, {}), own.integer("vocab_size"))
     tensors = Tensors.open(recipe.transformer)
     if recipe.static:
         if changes.adapter is not None or changes.layers != LayerChoice():
@@ -81,7 +81,8 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
         return Backbone(body, tensors, _vocabulary(body))
     if changes.adapter is not None:
         tensors = with_adapter(tensors, changes.adapter)
-    whole = build_body(ModelConfig(path, read_json(path), tensors.keys()))
+    config = read_json(path) | ({"is_causal": False} if recipe.both_sides else {})
+    whole = build_body(ModelConfig(path, config, tensors.keys()))
     program = whole.pooled([])
     check_surplus(program, tensors, bind(program, tensors, whole.prefixes, whole.renamed))
     body = choose_layers(whole, changes.layers)

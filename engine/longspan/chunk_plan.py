@@ -31,6 +31,7 @@ class ChunkOptions(TypedDict, total=False):
     window_overlap: int | None
     prompt_name: str | None
     prompt: str | None
+    task: str | None
     precision: Precision
     normalize_embeddings: bool
     truncate_dim: int | None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint.extras import read_extras
+from .checkpoint.recipe import Recipe
 from .checkpoint.settings import Settings
 from .checks import checked_prompts, is_count
 from .errors import InputError
@@ -19,17 +20,17 @@ from .text.inputs import check_text
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
-def initial_settings(folder: Path, pipeline: Pipeline, given: Mapping[str, Any]) -> Settings:
+def initial_settings(folder: Path, recipe: Recipe, given: Mapping[str, Any]) -> Settings:
     """What was given by the name of a setting, else what the folder says, else the usual.
 
     Raises:
         CheckpointError: the folder's longspan.json is damaged.
         InputError: the prompts are not usable.
     """
-    recipe, extras = pipeline.recipe, read_extras(folder)
+    extras = read_extras(folder)
     own_prompts = checked_prompts(dict(recipe.prompts))
     return Settings(
-        max_seq_length=_first(given["max_seq_length"], pipeline.own_length),
+        max_seq_length=given["max_seq_length"],
         truncate_dim=_first(given["truncate_dim"], recipe.truncate_dim),
         long_text=_first(given["long_text"], extras.long_text, "window"),
         prompts={"query": "", "document": "", **own_prompts, **checked_prompts(given["prompts"])},
@@ -45,7 +46,7 @@ def _first(*values: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """An encoder's settings, beside its checkpoint."""
+    """An encoder's settings, beside the pipeline of a call."""
 
     settings: Settings
     pipeline: Pipeline
@@ -114,7 +115,7 @@ class Defaults:
             ranges.check_unit(unit)
         return Options(
             prompt=prompt,
-            max_seq_length=self.settings.max_seq_length,
+            max_seq_length=self.pipeline.length(self.settings.max_seq_length),
             long_text=check_long_text(long_text),
             dimension=dimension,
             unit=unit,

@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .backbone import Changes
 from .batch import Float32
+from .checkpoint.choices import Choices
 from .checkpoint.folder import resolve
-from .checkpoint.recipe import SIMILARITIES, SimilarityName
+from .checkpoint.recipe import SimilarityName
 from .checkpoint.settings import Settings
-from .checks import is_count, one_of
 from .chunk_plan import ChunkOptions, Joiner, as_list, plan_chunks, plan_stream
-from .defaults import DOCUMENT_PROMPTS, Defaults, initial_settings
+from .defaults import DOCUMENT_PROMPTS, initial_settings
 from .encoding import embed_chunks, embed_texts, embed_tokens
 from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
+from .loaded import LoadedModel
 from .long_texts import LongTexts, warn_long_texts
 from .models.layers import LayerChoice
 from .options import Options
 from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges
 from .results import DocumentEmbedding, converted
+from .routing import Routing
 from .similarity import similarity, similarity_pairwise
 from .streaming import stream
 from .text.inputs import Spans, check_texts
 
 if TYPE_CHECKING:
-    import tokenizers
     from typing_extensions import Unpack
 
-    from .plan import Plan
 
 PathLike = str | os.PathLike[str]
 
 
-class Encoder:
+class Encoder(LoadedModel):
     """A checkpoint that turns texts into vectors. Thread-safe and picklable.
 
     Args:
@@ -52,6 +51,11 @@ class Encoder:
         layers: runs the first so many layers, then the model's last norm (2D Matryoshka).
         tap: takes the token vectors from one layer, 0 for the embedding and negative from the end, without the last
             norm.
+        dense: the folder of the Dense module, such as "2_Dense_256", where the checkpoint holds several to choose from.
+        pooling: how token vectors become one vector, instead of what the checkpoint says: "cls", "mean", "max",
+            "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "lasttoken:8" for the mean of the last 8 tokens,
+            "token:[MASK]" for the mean of the tokens that are [MASK]; several are concatenated.
+        include_prompt: whether the prompt's tokens are pooled too, instead of what the checkpoint says.
         truncate_dim: keeps the leading components of each vector (Matryoshka); by default the checkpoint's choice.
         prompts: name → text, put before the texts of a call; added to the checkpoint's own.
         default_prompt_name: the prompt of calls that name none.
@@ -72,13 +76,6 @@ class Encoder:
         InputError: an option is not usable.
     """
 
-    device: str
-    truncate_dim: int | None
-    long_text: str
-    prompts: dict[str, str]
-    default_prompt_name: str | None
-    ranges: Mapping[int, Ranges]
-
     def __init__(
         self,
         model: PathLike,
@@ -89,6 +86,9 @@ class Encoder:
         adapter: PathLike | None = None,
         layers: int | None = None,
         tap: int | None = None,
+        dense: str | None = None,
+        pooling: str | Sequence[str] | None = None,
+        include_prompt: bool | None = None,
         truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
@@ -111,8 +111,10 @@ class Encoder:
         changes = Changes(
             None if adapter is None else Path(adapter), LayerChoice(layers, tap), foreign=backend == "transformers"
         )
-        self._pipeline = Pipeline(self._folder, make_executor, changes)
-        self._set(initial_settings(self._folder, self._pipeline, self._arguments))
+        self._choices = Choices.of(model, dense, pooling, include_prompt)
+        self._arguments["include_prompt"] = self._choices.include_prompt  # which the folder's path alone may not tell
+        self._routing = Routing.load(self._folder, make_executor, changes, self._choices)
+        self._set(initial_settings(self._folder, self._routing.recipes.main, self._arguments))
 
     def __repr__(self) -> str:
         return (
@@ -124,54 +126,6 @@ class Encoder:
         # The folder as it was found: another process may have another working directory, and needs no token.
         arguments = {**self._arguments, "model": str(self._folder), "revision": None, "token": None}
         return _rebuild, (arguments, self._settings)
-
-    # --- what it is ----------------------------------------------------------------------------------------------
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens that the model sees at a time, special tokens and prompt included. Settable, up to its positions."""
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        if not is_count(value, 1) or value > self._pipeline.positions:
-            raise InputError(f"max_seq_length is {value!r}, expected an integer from 1 to {self._pipeline.positions}")
-        self._pipeline.capacity(0, value)
-        self._max_seq_length = int(value)
-
-    @property
-    def similarity_fn_name(self) -> SimilarityName:
-        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan". Settable."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: SimilarityName) -> None:
-        self._similarity_fn_name = one_of(value, SIMILARITIES, "similarity_fn_name")
-
-    @property
-    def tokenizer(self) -> tokenizers.Tokenizer:
-        """The checkpoint's tokenizer, of the tokenizers library, without truncation and padding."""
-        return self._pipeline.tokenizer.raw
-
-    def get_embedding_dimension(self) -> int:
-        """The dimension of the vectors that `encode` returns by default."""
-        return self._defaults.dimension(None)
-
-    def get_sentence_embedding_dimension(self) -> int:
-        """The older name of `get_embedding_dimension`."""
-        return self.get_embedding_dimension()
-
-    def plan(self, tokens: int = 32768) -> Plan:
-        """How `encode_chunks` would run one document of so many tokens, and the memory at its peak; nothing runs.
-
-        Raises:
-            InputError: `tokens` is no count, or the encoder does not use the C++ executor.
-        """
-        from .plan import plan_document
-
-        return plan_document(
-            self._pipeline, tokens, self._max_seq_length, self.get_embedding_dimension(), self._pipeline.unit
-        )
 
     # --- texts to vectors ----------------------------------------------------------------------------------------
 
@@ -190,6 +144,7 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         *,
+        task: str | None = None,
         return_usage: bool = False,
     ) -> Any:
         """Embed texts.
@@ -208,6 +163,8 @@ class Encoder:
             normalize_embeddings: makes vectors unit length even if the checkpoint does not.
             truncate_dim: keeps the leading components. A cut vector is made unit length again where the checkpoint ends
                 in Normalize or `normalize_embeddings` asks for it.
+            task: which route the texts take where the checkpoint has a Router, such as "query" or "document"; by
+                default the one that it names for this. Other checkpoints know no difference.
             return_usage: also return one `Usage` per text.
 
         Returns:
@@ -218,8 +175,9 @@ class Encoder:
         """
         check_device(device, self.device)
         texts, single = as_list(inputs)
-        options = self._defaults.options(
-            self._defaults.prompt(prompt_name, prompt),
+        defaults = self._defaults_of(task)
+        options = defaults.options(
+            defaults.prompt(prompt_name, prompt),
             self.long_text,
             truncate_dim,
             normalize_embeddings,
@@ -229,9 +187,9 @@ class Encoder:
         )
         result: Any
         if output_value == "sentence_embedding":
-            result, usages = embed_texts(self._pipeline, texts, options)
+            result, usages = embed_texts(defaults.pipeline, texts, options)
         elif output_value == "token_embeddings":
-            result, usages = embed_tokens(self._pipeline, texts, options)
+            result, usages = embed_tokens(defaults.pipeline, texts, options)
         else:
             raise InputError(f"output_value is {output_value!r}, expected 'sentence_embedding' or 'token_embeddings'")
         warn_long_texts(LongTexts().add(usages), options)
@@ -248,8 +206,9 @@ class Encoder:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """`encode` with the prompt named "query", unless another is asked for."""
-        return self.encode(inputs, self._defaults.prompt_name(("query",), prompt_name, prompt), prompt, *args, **kwargs)
+        """`encode` for the task "query", with the prompt named "query" unless another is asked for."""
+        name = self._defaults.prompt_name(("query",), prompt_name, prompt)
+        return self.encode(inputs, name, prompt, *args, task="query", **kwargs)
 
     def encode_document(
         self,
@@ -259,9 +218,12 @@ class Encoder:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """`encode` with the first prompt of "document", "passage" and "corpus", unless another is asked for."""
+        """`encode` for the task "document", with the first prompt of "document", "passage" and "corpus" that there is.
+
+        Another prompt may be asked for.
+        """
         name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt)
-        return self.encode(inputs, name, prompt, *args, **kwargs)
+        return self.encode(inputs, name, prompt, *args, task="document", **kwargs)
 
     @overload
     def encode_chunks(  # type: ignore[overload-overlap]  # a str is also a Sequence[str]; the first match counts
@@ -285,6 +247,7 @@ class Encoder:
         window_overlap: int | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        task: str | None = None,
         precision: Precision = "float32",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
@@ -310,6 +273,7 @@ class Encoder:
             window_overlap: tokens that neighbouring windows share where a document is longer than the model's maximum;
                 by default a quarter of a window. Each token counts in the window where it has most context.
             prompt_name, prompt: as for `encode_document`. A chunk never pools the prompt.
+            task: as for `encode`; by default "document" where the checkpoint's Router knows it.
             precision, normalize_embeddings, truncate_dim, show_progress_bar: as for `encode`.
             long_text: what becomes of documents longer than the model's maximum.
 
@@ -319,10 +283,11 @@ class Encoder:
         Raises:
             InputError: a document, a span or an option is not usable; the message names it.
         """
-        between = Joiner(joiner, self._pipeline.separator)
+        defaults = self._defaults_of_documents(task)
+        between = Joiner(joiner, defaults.pipeline.separator)
         plan = plan_chunks(documents, chunk_tokens, spans, splitter, chunk_overlap, between)
-        options = self._defaults.options(
-            self._defaults.prompt(self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
+        options = defaults.options(
+            defaults.prompt(defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt), prompt),
             long_text,
             truncate_dim,
             normalize_embeddings,
@@ -331,7 +296,7 @@ class Encoder:
             window_overlap=window_overlap,
             what="documents",
         )
-        results, usages = embed_chunks(self._pipeline, plan.inputs, options, plan.chunker, plan.sizes)
+        results, usages = embed_chunks(defaults.pipeline, plan.inputs, options, plan.chunker, plan.sizes)
         warn_long_texts(LongTexts().add(usages), options)
         return results[0] if plan.single else results
 
@@ -347,6 +312,7 @@ class Encoder:
         window_overlap: int | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        task: str | None = None,
         precision: Precision = "float32",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
@@ -363,6 +329,7 @@ class Encoder:
                 two, each text is a document and its chunks are embedded.
             spans: the chunks of each document, as an iterable that is read beside `texts`.
             prompt_name, prompt, precision, normalize_embeddings, truncate_dim: as for `encode`, or `encode_chunks`.
+            task: as for `encode`, or `encode_chunks`.
 
         Yields:
             One vector [d] per text, in order. With a chunking, a `StreamedChunk` (document, chunk, span, vector) for
@@ -371,13 +338,15 @@ class Encoder:
         Raises:
             InputError: an option is not usable, at once; or a text is not, after the vectors of all texts before it.
         """
-        between = Joiner(joiner, self._pipeline.separator)
+        documents = self._defaults_of_documents(task)
+        between = Joiner(joiner, documents.pipeline.separator)
         plan = plan_stream(texts, chunk_tokens, spans, splitter, chunk_overlap, between)
 
-        def options(chunked: bool) -> Options:
-            name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
-            return self._defaults.options(
-                self._defaults.prompt(name, prompt),
+        def call(chunked: bool) -> tuple[Pipeline, Options]:
+            defaults = documents if chunked else self._defaults_of(task)
+            name = defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt) if chunked else prompt_name
+            return defaults.pipeline, defaults.options(
+                defaults.prompt(name, prompt),
                 self.long_text,
                 truncate_dim,
                 normalize_embeddings,
@@ -386,13 +355,18 @@ class Encoder:
                 what="texts",
             )
 
-        options(plan.chunker is not None)  # what is not usable is said at once
-        return stream(self._pipeline, plan, options)
+        call(plan.chunker is not None)  # what is not usable is said at once
+        return stream(plan, call)
 
     # --- calibration and saving ----------------------------------------------------------------------------------
 
     def calibrate(
-        self, texts: Sequence[str], *, truncate_dim: int | None = None, normalize_embeddings: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        truncate_dim: int | None = None,
+        normalize_embeddings: bool = False,
+        task: str | None = None,
     ) -> None:
         """Fix the ranges of int8 and uint8 vectors by texts like those to come; the ranges serve single texts too.
 
@@ -400,22 +374,25 @@ class Encoder:
             texts: at least two, better some hundreds.
             truncate_dim: the dimension to calibrate for, if calls will ask for another than the default.
             normalize_embeddings: whether calls will ask for unit length.
+            task: as for `encode`.
 
         Raises:
             InputError: there are too few texts, or one has a vector that is not finite.
         """
-        dimension = self._defaults.dimension(truncate_dim)
+        defaults = self._defaults_of(task)
+        dimension = defaults.dimension(truncate_dim)
         vectors = self.encode(
-            check_texts(texts, "texts"), truncate_dim=dimension, normalize_embeddings=normalize_embeddings
+            check_texts(texts, "texts"), truncate_dim=dimension, normalize_embeddings=normalize_embeddings, task=task
         )
-        unit = bool(self._pipeline.unit or normalize_embeddings)
+        unit = bool(defaults.pipeline.unit or normalize_embeddings)
         self.ranges = {**self.ranges, dimension: Ranges.of(vectors, unit)}
 
     def save(self, path: PathLike) -> None:
         """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.
 
         The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
-        sentence-transformers keeps them; `long_text` and the ranges of `calibrate` into longspan.json.
+        sentence-transformers keeps them, and so do `dense`, `pooling` and `include_prompt`, though it refuses a pooling
+        that it does not know; `long_text` and the ranges of `calibrate` go into longspan.json.
 
         Args:
             path: a folder that does not exist yet, or is empty. It appears once it is whole.
@@ -428,9 +405,11 @@ class Encoder:
 
         if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap")):
             raise InputError("an encoder with an adapter, layers or tap is not saved: the copied files would lack them")
-        self._defaults.check()
-        recipe, width = self._pipeline.recipe, self._pipeline.body.output.width
-        save_model(SavedModel(self._folder, recipe, width, self._settings), Path(path))
+        self._check()
+        routing, width = self._routing, self._pipeline.body.output.width
+        lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)
+        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings)
+        save_model(model, Path(path))
 
     # --- vectors to scores ---------------------------------------------------------------------------------------
 
@@ -441,21 +420,6 @@ class Encoder:
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Float32:
         """Scores of vectors that stand at the same place: float32 [n]."""
         return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
-
-    # --- settings ------------------------------------------------------------------------------------------------
-
-    @property
-    def _settings(self) -> Settings:
-        return Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
-
-    def _set(self, settings: Settings) -> None:
-        for field in fields(Settings):
-            setattr(self, field.name, getattr(settings, field.name))
-        self._defaults.check()
-
-    @property
-    def _defaults(self) -> Defaults:
-        return Defaults(self._settings, self._pipeline)
 
 
 def _rebuild(arguments: dict[str, Any], settings: Settings) -> Encoder:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .backbone import Changes, load_backbone
 from .batch import Float32, Int32, PackedBatch, Partials
-from .checkpoint.recipe import Recipe, read_recipe
+from .checkpoint.recipe import Recipe
 from .errors import CheckpointError, InputError
 from .executors.choice import MakeExecutor
+from .executors.protocol import Executor
 from .models.binding import bind
 from .models.family import Body
-from .pooling.modes import MODES
+from .pooling.modes import Mode, mode_of, pool_kinds
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
 from .program.program import Program
 from .text.packing import Document, PackedTexts, pack
@@ -43,29 +44,59 @@ class PromptedTokens:
     ends: Int32 | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """What pipelines share that differ in their tails alone.
+
+    Attributes:
+        body: the model.
+        vocabulary: how many token ids have embeddings.
+        tokenizer: of the texts.
+        executor: runs the body with its pools, and tails.
+    """
+
+    body: Body
+    vocabulary: int
+    tokenizer: Tokenizer
+    executor: Executor
+
+    @classmethod
+    def load(cls, recipe: Recipe, make_executor: MakeExecutor, changes: Changes) -> Trunk:
+        """Load a checkpoint's transformer.
+
+        Args:
+            recipe: of the checkpoint.
+            make_executor: makes the executor from the pooled body and the checkpoint's tensors.
+            changes: to the model.
+
+        Raises:
+            CheckpointError: the checkpoint is incomplete, damaged or not supported.
+            InputError: the changes do not fit it.
+        """
+        backbone = load_backbone(recipe, changes)
+        tokenizer = Tokenizer.load(recipe.transformer, lower_case=recipe.lower_case, specials=not recipe.static)
+        _check_specials(tokenizer, backbone.vocabulary, recipe.transformer)
+        program = backbone.body.pooled(pool_kinds(recipe.pooling))
+        executor = make_executor(program, backbone.bound(program))
+        return cls(backbone.body, backbone.vocabulary, tokenizer, executor)
+
+
 class Pipeline:
     """A checkpoint, loaded.
 
     Args:
         folder: the model folder.
-        make_executor: makes the executor from the pooled body and the checkpoint's tensors.
-        changes: to the model.
+        recipe: what it says, for some of its tasks.
+        trunk: the recipe's transformer, with the recipe's pools.
     """
 
-    def __init__(self, folder: Path, make_executor: MakeExecutor, changes: Changes) -> None:
-        self.recipe: Recipe = read_recipe(folder)
-        backbone = load_backbone(self.recipe, changes)
-        self.body: Body = backbone.body
-        self.vocabulary = backbone.vocabulary
-        self.tokenizer = Tokenizer.load(
-            self.recipe.transformer, lower_case=self.recipe.lower_case, specials=not self.recipe.static
-        )
-        _check_specials(self.tokenizer, self.vocabulary, self.recipe.transformer)
+    def __init__(self, folder: Path, recipe: Recipe, trunk: Trunk) -> None:
+        self.recipe = recipe
+        self.body, self.vocabulary = trunk.body, trunk.vocabulary
+        self.tokenizer, self.executor = trunk.tokenizer, trunk.executor
         self.separator = _separator(self.recipe, self.tokenizer, self.vocabulary)
-        self.modes = tuple(MODES[name] for name in self.recipe.pooling)
-        program = self.body.pooled([mode.pool for mode in self.modes])
-        self.executor = make_executor(program, backbone.bound(program))
-        self.tail_tensors = tail_tensors(folder, self.recipe.tail)
+        self.modes = tuple(_mode(name, recipe, trunk) for name in recipe.pooling)
+        self.tail_tensors = tail_tensors(folder, recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
         self.unit = ends_in_normalize(self.recipe.tail)
         self._tails: dict[tuple[int, bool], Program] = {}
@@ -80,6 +111,10 @@ class Pipeline:
     def own_length(self) -> int:
         """How many tokens the checkpoint wants to see at a time: its word, or what it has positions for."""
         return min(self.recipe.max_seq_length or self.positions, self.positions)
+
+    def length(self, wanted: int | None) -> int:
+        """How many tokens it sees at a time: as many as are wanted, up to its positions; None for its own length."""
+        return self.own_length if wanted is None else min(wanted, self.positions)
 
     def tail(self, dimension: int, unit: bool) -> Program:
         """The tail for vectors of one dimension; the last few are kept."""
@@ -176,6 +211,13 @@ def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:
                 f"{folder}: the tokenizer puts the token id {token} around texts, but the checkpoint embeds {known} "
                 "ids only; it holds another model's tokenizer."
             )
+
+
+def _mode(name: str, recipe: Recipe, trunk: Trunk) -> Mode:
+    mode = mode_of(name, trunk.tokenizer.raw.token_to_id)
+    if mode.rows == "token" and (mode.token is None or mode.token >= trunk.vocabulary):
+        raise CheckpointError(f"{recipe.transformer}: the vocabulary lacks the token of the pooling {name!r}.")
+    return replace(mode, own=recipe.own_tokens)
 
 
 def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | None:

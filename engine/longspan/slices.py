@@ -10,6 +10,7 @@ from . import _csrc
 from .errors import InputError
 from .options import Options
 from .pipeline import Pipeline, PromptedTokens
+from .pooling.partials import document_partials
 from .prefetch import prefetched
 from .results import Usage
 from .text.inputs import Input
@@ -135,8 +136,8 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
     """The groups, taken as they are needed; the next is tokenised meanwhile.
 
     Raises:
-        InputError: a text is too long and the policy is "error", or the prompt leaves no room. All texts before it
-            have been handed out.
+        InputError: a text is too long and the policy is "error", the prompt leaves no room, or a text lacks the token
+            that is pooled. All texts before it have been handed out.
     """
     characters = 0
     for part in prefetched(
@@ -168,8 +169,11 @@ def make_slice(pipeline: Pipeline, group: Group, options: Options, *, offsets: b
     failure = None
     try:
         for i, item in enumerate(tokens):
-            _check_ids(pipeline, item, f"{options.what}[{group.start + i}]")
-            documents.append(_document(pipeline, item, group.start + i, options))
+            where = f"{options.what}[{group.start + i}]"
+            _check_ids(pipeline, item, where)
+            document = _document(pipeline, item, group.start + i, options)
+            _check_pooled(pipeline, document, where)
+            documents.append(document)
     except InputError as error:
         failure, group, tokens = error, group.head(len(documents)), tokens[: len(documents)]
     return Slice(group, tokens, documents, pipeline.pack(documents), failure)
@@ -193,3 +197,12 @@ def _document(pipeline: Pipeline, tokens: PromptedTokens, index: int, options: O
         room = pipeline.capacity(len(tokens.prompt), options.max_seq_length)
         raise InputError(f"{options.what}[{index}] has {len(tokens.ids)} tokens, but only {room} fit the model at once")
     return document
+
+
+def _check_pooled(pipeline: Pipeline, document: Document, where: str) -> None:
+    """Raise if a text lacks the token that its vector is pooled from."""
+    for name, mode in zip(pipeline.recipe.pooling, pipeline.modes, strict=True):
+        if mode.rows == "token":
+            packed = pipeline.pack([document])
+            if not document_partials(packed, mode, include_prompt=pipeline.recipe.include_prompt).count:
+                raise InputError(f"{where} has no {name.partition(':')[2]!r}, from which vectors are pooled")

@@ -51,18 +51,17 @@ class SizedChunk(NamedTuple):
     size: int
 
 
-def stream(pipeline: Pipeline, plan: StreamPlan, options_for: Callable[[bool], Options]) -> Iterator[Any]:
+def stream(plan: StreamPlan, call: Callable[[bool], tuple[Pipeline, Options]]) -> Iterator[Any]:
     """One vector [d] per text, or the chunks of every document, level by level.
 
     Args:
-        pipeline: the checkpoint.
         plan: the texts, and what the chunks are.
-        options_for: the options of the call, by whether there are chunks.
+        call: the pipeline and the options, by whether there are chunks.
     """
     first = list(islice(plan.inputs, 1))
     listed = any(item.spans is not None for item in first)
     chunker = by_spans(TEXTS) if listed else plan.chunker
-    options, found = options_for(chunker is not None), LongTexts()
+    (pipeline, options), found = call(chunker is not None), LongTexts()
     groups = streamed_groups(chain(first, plan.inputs))
     try:
         for part in slices(pipeline, groups, options, offsets=chunker is not None):

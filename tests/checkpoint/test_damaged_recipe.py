@@ -76,6 +76,7 @@ def test_bad_field_is_named(folder: Path, file: str, fields: dict[str, object], 
         ("tokenizer_config.json", {"model_max_length": 0}, "'model_max_length' must be at least 1"),
         ("tokenizer_config.json", {"model_max_length": float("nan")}, "'model_max_length' must be at least 1"),
         ("config.json", {"max_position_embeddings": "64"}, "'max_position_embeddings' must be a positive"),
+        ("config.json", {"single_vector_type": "cls_add_mean"}, "'single_vector_type' is 'cls_add_mean'; only 'mean'"),
         ("config.json", {"architectures": "BertModel"}, "'architectures' must be a list"),
         ("config.json", {"architectures": ["XForCausalLM"], "is_causal": "no"}, "'is_causal' must be true or false"),
     ],
@@ -115,7 +116,7 @@ def entry(place: int, kind: str, **fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ([entry(0, "Asym")], "'sentence_transformers.models.Asym' is not supported; supported are Transformer"),
+        ([entry(0, "CNN")], "'sentence_transformers.models.CNN' is not supported; supported are Transformer"),
         ([entry(0, "BoW")], "BoW' is not supported"),
         ([entry(0, "Transformer"), entry(1, "LSTM")], "LSTM' is not supported"),
         (

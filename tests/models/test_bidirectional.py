@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -60,13 +61,19 @@ def test_how_checkpoints_say_so(tmp_path: Path, name: str) -> None:
     model, config, fields = SAYING[name]
     options = {"sliding_window": None} if model is MistralModel else {}
     folder = save(tmp_path, model(config(**BASE | options)))
-    one_sided = encoder_of(folder, "generic").encode(texts_of())
+    one_sided = token_vectors(folder)
     edit_config(folder, is_causal=False)
     check(folder, Peer(model))
-    expected = encoder_of(folder, "generic").encode(texts_of())
+    expected = token_vectors(folder)
     edit_config(folder, **{"is_causal": None} | fields)
-    assert (encoder_of(folder, "generic").encode(texts_of()) == expected).all()
+    assert (token_vectors(folder) == expected).all()
     assert (expected != one_sided).any()
+
+
+def token_vectors(folder: Path) -> Any:
+    """[T, D] of all texts, without a prompt."""
+    encoder = encoder_of(folder, "generic")
+    return np.concatenate(encoder.encode(texts_of(), prompt="", output_value="token_embeddings"))
 
 
 class BiLlm:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -91,16 +93,45 @@ def test_documents_by_all_tokens(texts: PackedTexts, include_prompt: bool, by_po
             assert set(weights.values()) == {1.0}
 
 
-@given(batches(), st.sampled_from(["first", "last"]))
-def test_documents_by_one_row_a_window(texts: PackedTexts, which: str) -> None:
-    mode = MODES["cls"] if which == "first" else MODES["lasttoken"]
-    partials = document_partials(texts, mode, include_prompt=True)
+@given(batches(), st.booleans())
+def test_documents_by_their_own_tokens(texts: PackedTexts, by_position: bool) -> None:
+    """Nothing before them counts, prompt or no prompt, and positions begin with them."""
+    mode = replace(WEIGHTED if by_position else MEAN, own=True)
+    for index, weights in enumerate(weights_of(document_partials(texts, mode, include_prompt=True))):
+        rows = [*owner_rows(texts, index).tolist(), int(texts.cu_seqlens[texts.last[index] + 1]) - 1]
+        assert weights == {row: float(place if by_position else 1) for place, row in enumerate(rows, 1)}
+
+
+@given(batches(), st.integers(0, 5), st.booleans())
+def test_documents_by_the_ends_of_windows(texts: PackedTexts, last: int, include_prompt: bool) -> None:
+    """The first row of each window, or its last ones: together they weigh what the window owns."""
+    mode = replace(MODES["lasttoken"], last=last) if last else MODES["cls"]
+    partials = document_partials(texts, mode, include_prompt=include_prompt)
     check_invariants(partials, texts)
     for index, weights in enumerate(weights_of(partials)):
-        segments = range(int(texts.first[index]), int(texts.last[index]) + 1)
-        rows = [int(texts.cu_seqlens[s] if which == "first" else texts.cu_seqlens[s + 1] - 1) for s in segments]
-        owned = [max(int(texts.owned_end[s] - texts.owned_start[s]), 1) for s in segments]
-        assert weights == dict(zip(rows, owned, strict=True))
+        expected: Weights = {}
+        for s in range(int(texts.first[index]), int(texts.last[index]) + 1):
+            begin, end = texts.cu_seqlens[s : s + 2].tolist()
+            counted = range(begin if include_prompt or not texts.prompt[s] else begin + int(texts.lead[s]), end)
+            rows = counted[-last:] if last else counted[:1]
+            owned = max(int(texts.owned_end[s] - texts.owned_start[s]), 1)
+            expected |= dict.fromkeys(rows, float(np.float32(owned / len(rows))))
+        assert weights == expected
+
+
+@given(batches(), st.integers(0, 31))
+def test_documents_by_a_token(texts: PackedTexts, token: int) -> None:
+    """It counts in the window that owns it; special tokens count in the first window or the last."""
+    for index in range(len(texts.first)):
+        own = owner_rows(texts, index)
+        rows = [int(own[token])] if token < len(own) else []
+        mode = replace(MODES["token"], token=1000 + token)
+        assert list(weights_of(document_partials(texts, mode, include_prompt=True))[index]) == rows
+        ends = {101: texts.cu_seqlens[texts.first[index]], 102: texts.cu_seqlens[texts.last[index] + 1] - 1}
+        for special, row in ends.items():
+            partials = document_partials(texts, replace(mode, token=special), include_prompt=True)
+            check_invariants(partials, texts)
+            assert weights_of(partials)[index] == {int(row): 1.0}
 
 
 @given(batches(), st.data())
@@ -112,13 +143,19 @@ def test_spans(texts: PackedTexts, data: st.DataObject) -> None:
         pairs = st.tuples(st.integers(0, len(own) - 1), st.integers(1, len(own))).map(lambda p: (min(p), max(p)))
         spans = data.draw(st.lists(pairs.filter(lambda p: p[0] < p[1]), max_size=4))
         firsts, lasts = np.array(spans, np.int64).reshape(-1, 2).T
-        for mode in (MEAN, WEIGHTED, MODES["cls"], MODES["lasttoken"], MODES["max"]):
+        token = data.draw(st.integers(0, len(own)))
+        last, chosen = replace(MODES["lasttoken"], last=3), replace(MODES["token"], token=1000 + token)
+        for mode in (MEAN, WEIGHTED, MODES["cls"], MODES["lasttoken"], MODES["max"], last, chosen):
             partials = span_partials(texts, index, firsts, lasts, mode)
             check_invariants(partials, texts)
             found = weights_of(partials)
             assert len(found) == len(spans)
-            for (first, last), weights in zip(spans, found, strict=True):
-                tokens = range(last - 1 if mode.rows == "last" else first, last)
+            for (first, end), weights in zip(spans, found, strict=True):
+                tokens = range(first, end)
+                if mode.rows == "last":
+                    tokens = tokens[-mode.last :]
+                if mode.rows == "token" and token in tokens:
+                    tokens = range(token, token + 1)
                 expected = {int(own[t]): float(t + 1) if mode.by_position else 1.0 for t in tokens}
                 assert weights == expected
 
@@ -184,7 +221,7 @@ def pooled(partials: Partials, rows: torch.Tensor, mode: Mode) -> torch.Tensor:
 
 @pytest.mark.parametrize("prompt", [0, 3])
 @pytest.mark.parametrize("include_prompt", [True, False])
-@pytest.mark.parametrize("name", sorted(MODES))
+@pytest.mark.parametrize("name", get_args(PoolingMode))
 def test_modes_equal_sentence_transformers(name: PoolingMode, include_prompt: bool, prompt: int) -> None:
     lengths = [0, 1, 5, 12, 2]
     texts = pack([document(n, 50, 0, prompt) for n in lengths], PREFIX[:1], SUFFIX)
@@ -205,13 +242,14 @@ def test_modes_equal_sentence_transformers(name: PoolingMode, include_prompt: bo
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("mode", [*MODES.values(), replace(MODES["lasttoken"], last=2)])
 @pytest.mark.parametrize("empty_first", [True, False])
 def test_an_empty_text_without_special_tokens_has_no_rows(mode: Mode, empty_first: bool) -> None:
     """It must not take its neighbour's; its vector is zero."""
     nothing = np.zeros(0, np.int32)
     documents = [document(0, 8, 2), document(3, 8, 2)]
     texts = pack(documents if empty_first else documents[::-1], nothing, nothing)
+    mode = replace(mode, token=1001)
     found = weights_of(document_partials(texts, mode, include_prompt=True))
     assert found[0 if empty_first else 1] == {}
     assert set(found[1 if empty_first else 0]) <= {0, 1, 2}

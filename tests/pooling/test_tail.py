@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from longspan import CheckpointError, Encoder
 from longspan.checkpoint.recipe import PoolingMode
-from longspan.pooling.modes import MODES
 from longspan.pooling.tail import build_tail, ends_in_normalize, tail_width
 
 WIDTH = 24
@@ -84,7 +83,7 @@ class Pair:
 pytestmark = pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", get_args(PoolingMode))
 def test_poolings(plain: Path, tmp_path: Path, mode: PoolingMode) -> None:
     pair = Pair(plain, tmp_path / "model", mode)
     pair.check()
@@ -93,7 +92,7 @@ def test_poolings(plain: Path, tmp_path: Path, mode: PoolingMode) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["ask: ", "ask:", "ask a ", ""])
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", get_args(PoolingMode))
 def test_prompts_left_out_of_the_pooling(plain: Path, tmp_path: Path, mode: PoolingMode, prompt: str) -> None:
     pair = Pair(plain, tmp_path / "model", mode, include_prompt=False, prompts={"query": prompt})
     pair.check(prompt_name="query")

@@ -36,13 +36,15 @@ class Pooling:
     """How token vectors become one vector; several modes are concatenated in their order.
 
     Attributes:
-        modes: at least one.
+        modes: at least one, as `checked_mode` takes them.
         include_prompt: False leaves the prompt's tokens out of the pooling, not out of the attention.
+        own_tokens: all that precedes a text's own tokens is left out, and the first of these has the position weight 1.
         width: of the token vectors, where the file says so.
     """
 
-    modes: tuple[PoolingMode, ...]
+    modes: tuple[str, ...]
     include_prompt: bool = True
+    own_tokens: bool = False
     width: int | None = None
 
 
@@ -104,22 +106,45 @@ def read_pooling(folder: Path) -> Pooling:
         modes = _named_modes(fields)
     else:
         modes = tuple(mode for name, mode in POOLING_FIELDS.items() if fields.boolean(name, False))
-    return Pooling(modes or ("mean",), fields.boolean("include_prompt", True), width)
+    return Pooling(modes or ("mean",), fields.boolean("include_prompt", True), width=width)
 
 
-def _named_modes(fields: Fields) -> tuple[PoolingMode, ...]:
+def _named_modes(fields: Fields) -> tuple[str, ...]:
     value = fields.values["pooling_mode"]
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
         raise fields.wrong("pooling_mode", f"must be a string or a list of strings, not {json_kind(value)}")
-    known: tuple[PoolingMode, ...] = get_args(PoolingMode)
-    modes = []
-    for name in names:
-        mode = next((mode for mode in known if mode == name), None)
-        if mode is None:
-            raise fields.wrong("pooling_mode", f"is {name!r}; known are {', '.join(known)}")
-        modes.append(mode)
-    return tuple(modes)
+    try:
+        return tuple(checked_mode(name) for name in names)
+    except ValueError as error:
+        raise fields.wrong("pooling_mode", str(error)) from None
+
+
+def checked_mode(name: object) -> str:
+    """The name of a pooling.
+
+    It is a `PoolingMode`, "lasttoken:8" for the mean of the last 8 tokens, or "token:[MASK]" for that of the tokens
+    [MASK]; the last two are unknown to sentence-transformers.
+
+    Raises:
+        ValueError: it is none; the message goes on from the name of an option.
+    """
+    kind, colon, argument = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind in get_args(PoolingMode) and not colon:
+        return str(name)
+    if kind == "lasttoken" and argument.isascii() and argument.isdigit() and int(argument) > 0:
+        return str(name)
+    if kind == "token" and argument:
+        return str(name)
+    raise ValueError(f"is {name!r}; known are {', '.join(get_args(PoolingMode))}, lasttoken:COUNT, token:TOKEN")
+
+
+def pooling_fields(modes: tuple[str, ...], *, include_prompt: bool) -> dict[str, object]:
+    """What config.json says of a pooling, in the oldest schema that can: that is read by most versions."""
+    said: dict[str, object] = {name: mode in modes for name, mode in POOLING_FIELDS.items()}
+    if tuple(mode for mode in POOLING_FIELDS.values() if mode in modes) != modes:
+        said = {"pooling_mode": modes[0] if len(modes) == 1 else list(modes)}
+    return said if include_prompt else {**said, "include_prompt": False}
 
 
 def read_layer_pooling(folder: Path) -> LayerPooling:
@@ -196,9 +221,8 @@ def check_widths(pooling: Pooling, tail: tuple[TailModule, ...]) -> None:
         width = given
 
 
-def require_folder(modules_json: Path, path: str) -> Path:
+def require_folder(named_by: Path, folder: Path) -> Path:
     """The folder of a module that must exist."""
-    folder = modules_json.parent / path
     if not folder.is_dir():
-        raise CheckpointNotFoundError(f"{folder} does not exist, but {modules_json} names it; download it again.")
+        raise CheckpointNotFoundError(f"{folder} does not exist, but {named_by} names it; download it again.")
     return folder

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Literal
 
-from ..errors import CheckpointError, CheckpointNotFoundError
-from .config import Fields, json_kind, read_json_list
+from ..errors import CheckpointError, CheckpointNotFoundError, InputError
+from .choices import NOTHING, Choices, variants
+from .config import Fields
+from .conventions import Convention, read_convention
+from .entries import FIRST, SUPPORTED, Entry, read_entries, supported
 from .modules import (
     Activation,
     DenseModule,
@@ -26,6 +29,7 @@ from .modules import (
     read_pooling,
     require_folder,
 )
+from .router import UNKNOWN_TASK, expanded, module_entries, tasks_of
 from .separator import read_separator
 from .transformer import TransformerModule, read_transformer
 
@@ -36,24 +40,24 @@ __all__ = [
     "NormalizeModule",
     "PoolingMode",
     "Recipe",
+    "Recipes",
     "SimilarityName",
     "TailModule",
     "read_recipe",
+    "read_recipes",
 ]
 
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
 SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manhattan")
 # sentence-transformers knows these prompts, as empty ones, for every model.
 IMPLIED_PROMPTS = ("query", "document")
-NAMESPACE = "sentence_transformers."
+MODULES_FILE = "modules.json"
 OPTIONS_FILE = "config_sentence_transformers.json"
 TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,
 }
-FIRST = ("Transformer", "StaticEmbedding")
-SUPPORTED = (*FIRST, "WeightedLayerPooling", "Pooling", *TAIL, "Dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,10 @@ class Recipe:
         lower_case: texts are lowered before the tokenizer's own normalisation.
         static: the model is a table of token vectors: without config.json, without special tokens.
         layer_pooling: None where the last layer's token vectors count alone.
-        pooling: at least one mode; the vectors of several are concatenated in this order.
+        pooling: at least one mode, as `checked_mode` takes them; the vectors of several are concatenated in this order.
         include_prompt: False leaves the prompt's tokens out of the pooling.
+        own_tokens: all that precedes a text's own tokens is left out, and the first of these has the position weight 1.
+        both_sides: tokens see both sides, whatever config.json says.
         tail: what happens to the pooled vector, in order.
         prompts: (name, text), in the file's order.
         default_prompt_name: one of their names, or "query" or "document", which every model has.
@@ -82,8 +88,10 @@ class Recipe:
     lower_case: bool = False
     static: bool = False
     layer_pooling: LayerPooling | None = None
-    pooling: tuple[PoolingMode, ...] = ("mean",)
+    pooling: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
+    own_tokens: bool = False
+    both_sides: bool = False
     tail: tuple[TailModule, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
     default_prompt_name: str | None = None
@@ -92,22 +100,79 @@ class Recipe:
     separator: str | None = None
 
 
-def read_recipe(folder: Path) -> Recipe:
+@dataclass(frozen=True, slots=True)
+class Recipes:
+    """The recipes of a model folder: one, or with a Router one for each of its routes.
+
+    Attributes:
+        all: each once, all with the same prompts, similarity and `truncate_dim`.
+        tasks: task → place in `all`; None stands for a call without a task.
+        other: the place for tasks that have none there; None if they are refused.
+    """
+
+    all: tuple[Recipe, ...]
+    tasks: Mapping[str | None, int]
+    other: int | None
+
+    def place(self, task: str | None) -> int:
+        """The place in `all` of the recipe for a task; raises an InputError if there is none."""
+        place = self.tasks.get(task, None if task is None else self.other)
+        if place is None:
+            what = "the model needs a task" if task is None else f"there is no task {task!r}"
+            raise InputError(f"{what}; known are {', '.join(repr(name) for name in self.tasks if name is not None)}")
+        return place
+
+    @property
+    def main(self) -> Recipe:
+        """That of a call without a task, else the first."""
+        return self.all[self.tasks.get(None, 0)]
+
+
+def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None = None) -> Recipes:
     """Reads a model folder; no weights are opened.
 
+    Args:
+        folder: the model's.
+        choices: what a caller chooses.
+        adapter: the folder of a LoRA that is merged into it.
+
     Raises:
+        InputError: a choice does not fit it.
         CheckpointNotFoundError: a file that is needed does not exist.
         CheckpointError: a file is unreadable, contradictory, or asks for something that is not supported; the message
             names file and field.
     """
-    if not (folder / "modules.json").exists():
-        return _plain(folder)
-    entries = _entries(folder / "modules.json")
+    if not (folder / MODULES_FILE).exists():
+        choices.check([])
+        return Recipes((_plain(folder, choices, adapter),), {None: 0}, 0)
+    entries = read_entries(folder / MODULES_FILE)
+    chains: dict[tuple[Entry, ...], int] = {}
+    tasks: dict[str | None, int] = {}
+    for task in (*tasks_of(entries), None, UNKNOWN_TASK):
+        chain = expanded(entries, task)
+        if chain is not None:
+            tasks[task] = chains.setdefault(choices.chain(chain), len(chains))
+    if not chains:
+        raise CheckpointError(f"{folder / MODULES_FILE}: its Routers have no route in common.")
+    choices.check(list(chains))
+    other = tasks.pop(UNKNOWN_TASK, None)
+    return Recipes(tuple(_routed(folder, chain, choices) for chain in chains), tasks, other)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a call without a task, else the first; raises as `read_recipes`."""
+    return read_recipes(folder).main
+
+
+def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:
+    """The recipe of modules without a Router among them."""
     parts = _Parts()
-    for entry in entries:
+    for entry in chain:
         parts.add(entry)
-    transformer, pooling = parts.finished(folder / "modules.json")
-    tail = tuple(parts.tail)
+    transformer, said = parts.finished(folder / MODULES_FILE)
+    if parts.static and choices.pooling is not None:
+        raise InputError(f"{transformer.folder} is a table of token vectors: their mean is its only pooling")
+    pooling, tail = choices.pooled(said), tuple(parts.tail)
     check_widths(pooling, tail)
     options = Fields.read_optional(folder / OPTIONS_FILE)
     options.only("model_type", "SentenceTransformer")
@@ -130,68 +195,54 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def module_folders(folder: Path) -> tuple[Path, ...]:
-    """A model folder, and those of its modules that exist, each once; raises as `read_recipe`."""
-    entries = _entries(folder / "modules.json") if (folder / "modules.json").exists() else []
-    places = dict.fromkeys((folder, *(folder / entry.path for entry in entries)))
+    """A model folder, and those of its modules that exist, each once; raises as `read_recipes`.
+
+    Of a Dense it is those of all its variants.
+    """
+    places = {folder: None}
+    for entry in modules_of(folder):
+        places.update(dict.fromkeys((entry.folder, *(variants(entry) if entry.kind == "Dense" else ()))))
     return tuple(place for place in places if place.is_dir())
 
 
-def _plain(folder: Path) -> Recipe:
+def modules_of(folder: Path) -> tuple[Entry, ...]:
+    """The modules that a model folder names, in its Routers too; a plain one names none."""
+    return tuple(module_entries(read_entries(folder / MODULES_FILE))) if (folder / MODULES_FILE).exists() else ()
+
+
+def _plain(folder: Path, choices: Choices, adapter: Path | None) -> Recipe:
     """A Hugging Face folder: the mean of the tokens, or the last one of a causal language model."""
     if not (folder / "config.json").exists():
         raise CheckpointNotFoundError(f"{folder} is not a model: it has neither config.json nor modules.json.")
-    transformer = read_transformer(folder, saved=False)
+    convention = read_convention(folder, adapter)
+    transformer = read_transformer(folder, saved=False, chat=convention is None)
+    if convention is None:
+        convention = Convention(Pooling(("lasttoken",) if _is_causal(folder) else ("mean",)))
+    pooling = choices.pooled(convention.pooling)
+    return Recipe(
+        transformer.folder,
+        convention.max_seq_length or transformer.max_seq_length,
+        pooling=pooling.modes,
+        include_prompt=pooling.include_prompt,
+        own_tokens=pooling.own_tokens,
+        both_sides=convention.both_sides,
+        tail=convention.tail,
+        prompts=convention.prompts,
+        default_prompt_name=convention.default_prompt_name,
+        separator=read_separator(folder),
+    )
+
+
+def _is_causal(folder: Path) -> bool:
+    """Whether a plain folder holds a causal language model."""
     config = Fields.read(folder / "config.json")
     architectures = config.values.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise config.wrong("architectures", "must be a list of strings")
     causal = bool(architectures) and architectures[0].endswith("ForCausalLM")
-    if causal and config.values.get("is_causal", True) is not None:
-        causal = config.boolean("is_causal", True)
-    elif causal:  # sentence-transformers takes null for False
-        causal = False
-    return Recipe(
-        transformer.folder,
-        transformer.max_seq_length,
-        pooling=("lasttoken",) if causal else ("mean",),
-        separator=read_separator(folder),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One entry of modules.json: its class's name and its folder's path."""
-
-    file: Path
-    kind: str
-    type: str
-    path: str
-
-
-def _entries(path: Path) -> list[_Entry]:
-    entries = []
-    names: set[str] = set()
-    for place, value in enumerate(read_json_list(path)):
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{path}: entry {place} must be an object, not {json_kind(value)}.")
-        fields = Fields(path, value, f"{place}.")
-        name, module_path, module_type = fields.text("name"), fields.text("path"), fields.text("type")
-        if module_type is None or module_path is None:
-            raise fields.wrong("type" if module_type is None else "path", "is missing")
-        if name is not None and name in names:  # sentence-transformers would drop the first of the two
-            raise fields.wrong("name", f"is '{name}', which an earlier entry has too")
-        names.update([] if name is None else [name])
-        relative = PureWindowsPath(module_path)
-        if relative.anchor or ".." in relative.parts or "\0" in module_path:
-            raise fields.wrong("path", f"is {module_path!r}; a path inside the folder is needed")
-        if not module_type.startswith(NAMESPACE):
-            raise fields.wrong("type", f"is '{module_type}', code of its own, which is not run; {_supported()}")
-        entries.append(_Entry(path, module_type.rpartition(".")[2], module_type, module_path))
-    return entries
-
-
-def _supported() -> str:
-    return f"supported are {', '.join(SUPPORTED)}"
+    if not causal or config.values.get("is_causal", True) is None:  # sentence-transformers takes null for False
+        return False
+    return config.boolean("is_causal", True)
 
 
 @dataclass(slots=True)
@@ -204,27 +255,27 @@ class _Parts:
     pooling: Pooling | None = None
     tail: list[TailModule] = field(default_factory=list)
 
-    def add(self, entry: _Entry) -> None:
+    def add(self, entry: Entry) -> None:
         if entry.kind not in SUPPORTED:
-            raise CheckpointError(f"{entry.file}: the module type '{entry.type}' is not supported; {_supported()}.")
+            raise CheckpointError(f"{entry.file}: the module type '{entry.type}' is not supported; {supported()}.")
         if entry.kind == "Dropout":  # does nothing outside training
             return
         if (entry.kind in FIRST) != (self.transformer is None):
             raise CheckpointError(f"{entry.file}: one {' or '.join(FIRST)} must come first, found '{entry.type}'.")
         if entry.kind == "StaticEmbedding":  # means over its tokens
-            self.transformer = TransformerModule(require_folder(entry.file, entry.path), None, lower_case=False)
+            self.transformer = TransformerModule(require_folder(entry.file, entry.folder), None, lower_case=False)
             self.static, self.pooling = True, Pooling(("mean",))
         elif entry.kind == "Transformer":
-            folder = require_folder(entry.file, entry.path)
+            folder = require_folder(entry.file, entry.folder)
             self.transformer = read_transformer(folder, saved=True)
         elif entry.kind == "WeightedLayerPooling" and self.pooling is None and self.layer_pooling is None:
-            self.layer_pooling = read_layer_pooling(require_folder(entry.file, entry.path))
+            self.layer_pooling = read_layer_pooling(require_folder(entry.file, entry.folder))
         elif (entry.kind == "Pooling") != (self.pooling is None):
             raise CheckpointError(f"{entry.file}: one Pooling must follow the Transformer, found '{entry.type}'.")
         elif entry.kind == "Pooling":
-            self.pooling = read_pooling(require_folder(entry.file, entry.path))
+            self.pooling = read_pooling(require_folder(entry.file, entry.folder))
         else:
-            self.tail.append(TAIL[entry.kind](entry.file.parent / entry.path))
+            self.tail.append(TAIL[entry.kind](entry.folder))
 
     def finished(self, file: Path) -> tuple[TransformerModule, Pooling]:
         if self.transformer is None or self.pooling is None:

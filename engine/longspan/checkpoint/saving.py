@@ -9,22 +9,26 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
-from .config import read_json
+from .choices import Choices
+from .config import read_json, read_json_list
+from .entries import read_entries
 from .extras import FILE, Extras
 from .folder import ALLOWED_FILES, IGNORED_FILES
-from .modules import POOLING_FIELDS
-from .recipe import IMPLIED_PROMPTS, OPTIONS_FILE, Recipe, module_folders
+from .modules import POOLING_FIELDS, pooling_fields, read_pooling
+from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipes, module_folders, modules_of
 from .settings import Settings
 from .tensors import Tensors
-from .transformer import SETTINGS_FILES, settings_with_length
+from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
 
 COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*")
+POOLING = frozenset({*POOLING_FIELDS, "pooling_mode", "include_prompt"})
 FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to
 
 
@@ -34,13 +38,17 @@ class SavedModel:
 
     Attributes:
         source: the checkpoint's folder.
-        recipe: what it says.
+        recipes: what it says, with what was chosen.
+        choices: what was chosen.
+        lengths: for each recipe, the tokens that the model is to see at a time.
         width: of its token vectors.
         settings: what the new folder says instead.
     """
 
     source: Path
-    recipe: Recipe
+    recipes: Recipes
+    choices: Choices
+    lengths: tuple[int, ...]
     width: int
     settings: Settings
 
@@ -49,7 +57,7 @@ def save_model(model: SavedModel, target: Path) -> None:
     """Writes the folder under another name beside its place, and moves it there once it is whole and on the disk.
 
     Raises:
-        InputError: the place is taken, or the folder around it does not exist.
+        InputError: the place is taken, the folder around it does not exist, or a setting has no place in the files.
         OSError: a file cannot be read or written; nothing is left behind.
     """
     target = Path(os.path.realpath(os.path.expanduser(target)))
@@ -104,7 +112,8 @@ def _fill(model: SavedModel, work: Path) -> None:
 
 def _own_files(model: SavedModel) -> list[Path]:
     """The checkpoint's files, relative to its folder: those at its top and in its modules' folders, and its weights."""
-    paths = {view.file for view in Tensors.open(model.recipe.transformer).values()}
+    transformers = {recipe.transformer for recipe in model.recipes.all}
+    paths = {view.file for transformer in transformers for view in Tensors.open(transformer).values()}
     for folder in module_folders(model.source):
         paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
     return sorted(path.relative_to(model.source) for path in paths)
@@ -140,36 +149,60 @@ def _sync(folder: Path) -> None:
 
 def _documents(model: SavedModel) -> dict[str, Any]:
     """JSON files by their place, as they are to be; all others are copied."""
-    documents = {FILE: Extras(model.settings.long_text, model.settings.ranges).as_json()}
-    saved = (model.source / "modules.json").exists()
-    if not saved:  # only beside modules.json does sentence-transformers read settings
-        documents |= _modules(model)
+    documents: dict[str, Any] = {FILE: Extras(model.settings.long_text, model.settings.ranges).as_json()}
+    saved = (model.source / MODULES_FILE).exists()
+    # Only beside modules.json does sentence-transformers read settings.
+    documents |= dict(_changed_modules(model)) if saved else _modules(model)
     options = read_json(model.source / OPTIONS_FILE) if saved and (model.source / OPTIONS_FILE).exists() else {}
     changed = _changed_options(model)
     if changed or not saved:
         documents[OPTIONS_FILE] = {**options, **changed}
-    if saved and model.settings.max_seq_length != model.recipe.max_seq_length:
-        path, settings = settings_with_length(model.recipe.transformer, model.settings.max_seq_length)
-        documents[path.relative_to(model.source).as_posix()] = settings
+    for recipe, length in zip(model.recipes.all, model.lengths, strict=True) if saved else ():
+        if recipe.static and length < UNLIMITED:
+            raise InputError("a StaticEmbedding has no place for max_seq_length, so the encoder is not saved")
+        if not recipe.static and length != recipe.max_seq_length:
+            path, settings = settings_with_length(recipe.transformer, length)
+            documents[path.relative_to(model.source).as_posix()] = settings
     return documents
 
 
 def _modules(model: SavedModel) -> dict[str, Any]:
     """The files that make a plain folder one of sentence-transformers, in the schema that every version reads."""
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
-    modes = {name: mode in model.recipe.pooling for name, mode in POOLING_FIELDS.items()}
+    recipe = model.recipes.main
+    if recipe.own_tokens or recipe.both_sides or recipe.tail:
+        raise InputError(f"{model.source} is pooled as by LLM2Vec's or GritLM's code, and so not saved for others")
+    modes = pooling_fields(recipe.pooling, include_prompt=recipe.include_prompt)
     return {
-        "modules.json": [
+        MODULES_FILE: [
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (kind, path) in enumerate(kinds)
         ],
         "1_Pooling/config.json": {"word_embedding_dimension": model.width, **modes},
-        SETTINGS_FILES[0]: {"max_seq_length": model.settings.max_seq_length, "do_lower_case": False},
+        SETTINGS_FILES[0]: {"max_seq_length": model.lengths[0], "do_lower_case": False},
     }
 
 
+def _changed_modules(model: SavedModel) -> Iterator[tuple[str, Any]]:
+    """The files of modules that are to say what was chosen, by their place."""
+    choices, modules = model.choices, modules_of(model.source)
+    if choices.pooling is not None or choices.include_prompt is not None:
+        for folder in dict.fromkeys(entry.folder for entry in modules if entry.kind == "Pooling"):
+            pooling = choices.pooled(read_pooling(folder))
+            config = {name: value for name, value in read_json(folder / "config.json").items() if name not in POOLING}
+            fields = pooling_fields(pooling.modes, include_prompt=pooling.include_prompt)
+            yield (folder / "config.json").relative_to(model.source).as_posix(), {**config, **fields}
+    changed = {entry: new for entry, new in zip(modules, choices.chain(modules), strict=True) if entry != new}
+    if any(entry.file != model.source / MODULES_FILE for entry in changed):
+        raise InputError("an encoder with a choice of dense in a Router is not saved")
+    if changed:
+        listed = zip(*(read(model.source / MODULES_FILE) for read in (read_json_list, read_entries)), strict=True)
+        paths = {entry: new.folder.relative_to(model.source).as_posix() for entry, new in changed.items()}
+        yield MODULES_FILE, [{**value, "path": paths.get(entry, value["path"])} for value, entry in listed]
+
+
 def _changed_options(model: SavedModel) -> dict[str, Any]:
-    recipe, settings = model.recipe, model.settings
+    recipe, settings = model.recipes.main, model.settings
     before = {
         "prompts": {**dict.fromkeys(IMPLIED_PROMPTS, ""), **dict(recipe.prompts)},
         "default_prompt_name": recipe.default_prompt_name,

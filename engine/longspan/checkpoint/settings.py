@@ -14,7 +14,7 @@ class Settings:
     """Named as the attributes of `Encoder`.
 
     Attributes:
-        max_seq_length: tokens that the model sees at a time.
+        max_seq_length: tokens that the model sees at a time; None for the checkpoint's choice.
         truncate_dim: the vectors' dimension; None for the whole.
         long_text: what becomes of longer texts.
         prompts: name → text.
@@ -23,7 +23,7 @@ class Settings:
         ranges: of int8 and uint8, by the vectors' dimension.
     """
 
-    max_seq_length: int
+    max_seq_length: int | None
     truncate_dim: int | None
     long_text: str
     prompts: dict[str, str]

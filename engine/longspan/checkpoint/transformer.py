@@ -59,21 +59,24 @@ class TransformerModule:
     all_layers: bool = False
 
 
-def read_transformer(folder: Path, *, saved: bool) -> TransformerModule:
+def read_transformer(folder: Path, *, saved: bool, chat: bool = True) -> TransformerModule:
     """Reads the transformer's folder.
 
     Args:
         folder: with config.json.
         saved: it belongs to a modules.json. Of a plain Hugging Face folder sentence-transformers reads no settings of
             its own, even if their file is there.
+        chat: a plain folder's chat template counts, as in sentence-transformers.
 
     Raises:
         CheckpointError: a file is unreadable, or a setting asks for what would give other vectors than ours.
     """
     config = Fields.read(folder / "config.json")
+    config.only("single_vector_type", "mean")  # Dewey's code may add the first token's vector
     tokenizer = Fields.read_optional(folder / "tokenizer_config.json")
     if not saved:
-        _refuse_chat_template(folder, tokenizer)
+        if chat:
+            _refuse_chat_template(folder, tokenizer)
         return TransformerModule(folder, _tokenizer_limit(tokenizer, config), False)
     settings = _settings(folder)
     _check_task(settings)

@@ -37,6 +37,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "info", run, "what a model is, and what runs it here", DESCRIPTION, EXAMPLE)
     add_model(parser, option=False)
+    parser.add_argument("--task", metavar="NAME", help="the route of a task, where the model has a Router")
     parser.add_argument("--program", action="store_true", help="also print the programs, instruction by instruction")
     add_json(parser)
 
@@ -45,14 +46,17 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..backbone import Changes
     from ..checkpoint.folder import resolve
-    from ..pipeline import Pipeline
+    from ..pooling.modes import pool_kinds
     from ..program.printing import format_program
+    from ..routing import Routing
 
     folder = resolve(args.model)
-    programs: list[Program] = []
-    pipeline = Pipeline(folder, lambda body, _: programs.append(body), Changes())  # type: ignore[arg-type,return-value]
-    programs.append(pipeline.tail(pipeline.dimension, pipeline.unit))
-    about = {"model": _model(folder, pipeline, programs), "machine": _machine(args.threads)}
+    routing = Routing.load(folder, lambda body, _: None, Changes())  # type: ignore[arg-type,return-value]
+    pipeline = routing.main if args.task is None else routing.of(args.task)
+    body = pipeline.body.pooled(pool_kinds(pipeline.recipe.pooling))
+    programs = [body, pipeline.tail(pipeline.dimension, pipeline.unit)]
+    tasks = [task for task in routing.recipes.tasks if task is not None]
+    about = {"model": {**_model(folder, pipeline, programs), "tasks": tasks}, "machine": _machine(args.threads)}
     instructions = list(_instructions(programs, about["machine"]["device"]))
     listings = [format_program(program) for program in programs] if args.program else []
     if args.json:
@@ -72,7 +76,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
     weights = {weight for program in programs for weight in program.weights}
     return {
         "folder": str(folder),
-        "type": read_json(recipe.transformer / "config.json").get("model_type"),
+        "type": body.name if recipe.static else read_json(recipe.transformer / "config.json").get("model_type"),
         "layers": body.layers,
         "width": body.output.width,
         "parameters": sum(weight.size for weight in weights),

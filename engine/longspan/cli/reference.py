@@ -66,15 +66,16 @@ def transformers(folder: Path, texts: Sequence[str], max_seq_length: int) -> Flo
         inputs = tokenizer(text, truncation=True, max_length=max_seq_length, return_tensors="pt")
         with torch.inference_mode():
             tokens = model(**inputs).last_hidden_state[0]
-        pooled.append(torch.cat([_pooled(tokens, mode) for mode in recipe.pooling]))
+        pooled.append(torch.cat([_pooled(tokens, inputs.tokens(), mode) for mode in recipe.pooling]))
     return _tail(folder, recipe, torch.stack(pooled))
 
 
-def _pooled(tokens: Any, mode: str) -> Any:
-    """[n, D] to [D], special tokens included."""
+def _pooled(tokens: Any, words: list[str], mode: str) -> Any:
+    """[n, D] to [D], special tokens included; `words` are the tokens themselves."""
     import torch
 
     count = len(tokens)
+    mode, _, argument = mode.partition(":")
     weights = torch.arange(1, count + 1, dtype=tokens.dtype)[:, None]
     return {
         "cls": lambda: tokens[0],
@@ -82,7 +83,8 @@ def _pooled(tokens: Any, mode: str) -> Any:
         "max": lambda: tokens.amax(0),
         "mean_sqrt_len_tokens": lambda: tokens.sum(0) / count**0.5,
         "weightedmean": lambda: (tokens * weights).sum(0) / weights.sum(),
-        "lasttoken": lambda: tokens[-1],
+        "lasttoken": lambda: tokens[-int(argument or 1) :].mean(0),
+        "token": lambda: tokens[[word == argument for word in words]].mean(0),
     }[mode]()
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, PoolingMode, TailModule
+from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, TailModule
 from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
 from ..errors import CheckpointError
 from ..models.family import partials_buffer
 from ..program.instructions import Buffer, Combine, Instruction, Linear, Norm, Normalize, Rows, Weight
 from ..program.program import Program
-from .modes import MODES
+from .modes import mode_of
 
 
-def tail_width(pooling: Sequence[PoolingMode], width: int, modules: Sequence[TailModule]) -> int:
+def tail_width(pooling: Sequence[str], width: int, modules: Sequence[TailModule]) -> int:
     """The dimension of the vectors before any cut."""
     dense = [module.out_features for module in modules if isinstance(module, DenseModule)]
     return dense[-1] if dense else width * len(pooling)
@@ -27,7 +27,7 @@ def ends_in_normalize(modules: Sequence[TailModule]) -> bool:
 
 
 def build_tail(
-    pooling: Sequence[PoolingMode],
+    pooling: Sequence[str],
     width: int,
     modules: Sequence[TailModule],
     *,
@@ -47,7 +47,7 @@ def build_tail(
     inputs = tuple(partials_buffer(index, width) for index in range(len(pooling)))
     x = Buffer("combined", Rows.VECTORS, width * len(pooling))
     for index, (mode, partials) in enumerate(zip(pooling, inputs, strict=True)):
-        kind = MODES[mode].combine
+        kind = mode_of(mode).combine
         steps.append(Combine(stage=0, partials=partials, out=x, kind=kind, index=index, column=index * width))
     body = modules[:-1] if ends_in_normalize(modules) else modules
     for number, module in enumerate(body):
