@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def test_smallest_cosine() -> None:
     assert smallest_cosine(ours, exact) == pytest.approx(24 / 25)
 
 
+@pytest.mark.skipif("LONGSPAN_MODELS_TABLE" in os.environ, reason="the page is being written")
 def test_the_page_has_every_family() -> None:
     text = PAGE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \| \d+: ", text.split(BEGIN)[1].split(END)[0], re.MULTILINE)
