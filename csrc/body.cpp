@@ -91,7 +91,7 @@ long attention_bytes(const Program& program) {
   long floats = 0;
   for (const Instruction& instruction : program.instructions)
     if (const Attention* op = std::get_if<Attention>(&instruction))
-      floats = std::max(floats, Kernels::attention_scratch(op->head_size));
+      floats = std::max(floats, Kernels::attention_scratch(op->head_size, op->rope != kNone));
   return floats * static_cast<long>(sizeof(float));
 }
 
@@ -194,12 +194,14 @@ class Walker {
   }
 
   void run(const Attention& op) {
-    const AttentionArgs args{matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, matrix(op.out), pack_.tokens,
-                             op.heads, op.kv_heads, op.head_size, op.scale, op.scores};
+    AttentionArgs args{matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, matrix(op.out), pack_.tokens,
+                       op.heads, op.kv_heads, op.head_size, op.scale, op.scores, op.turn};
+    if (op.rope != kNone) args.turn.table = batch_.ropes[op.rope].values;
+    const auto attend = op.rope == kNone ? kernels_.attention : kernels_.self_extend;
     // Heads outside, query blocks inside: neighbours in time share keys and values.
     team_.each(op.heads * pack_.block_count, [&](long unit) {
       const QueryBlock& block = pack_.blocks[unit % pack_.block_count];
-      kernels_.attention(args, unit / pack_.block_count, block.begin, block.end, block.query0, block.query1, scratch(team_.thread()));
+      attend(args, unit / pack_.block_count, block.begin, block.end, block.query0, block.query1, scratch(team_.thread()));
     });
   }
 

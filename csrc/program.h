@@ -69,6 +69,8 @@ struct Attention {
   long heads, kv_heads, head_size;
   float scale;
   ScoreArgs scores;
+  TurnArgs turn;  // without its table, which is the batch's
+  int rope;       // index of that, or kNone
 };
 
 struct Mlp {

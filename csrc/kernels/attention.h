@@ -150,28 +150,63 @@ inline void change_scores(float* scores, long key, long keys, const HeadScores& 
     }
 }
 
+// Takes the scores of keys `key`.. into the running softmax, and their values into the output.
 template <int Vectors>
-inline void attend(const float* k, const float* v, long key, long keys, long head_size, const HeadScores& head, bool change,
+inline void absorb(float* scores, const float* v, long key, long keys, long head_size, const HeadScores& head, bool change,
                    QueryState& state) {
-  alignas(64) float scores[kKeyBlock * Vectors * W];
   V decay[kLaneVectors];
-  score<Vectors>(k + key * head_size, keys, head_size, state, scores);
   const bool open = head.open(state, key, key + keys);
   if (change || !open) change_scores<Vectors>(scores, key, keys, head, state, open);
   soften<Vectors>(scores, keys, state, decay);
   gather_values<Vectors>(v + key * head_size, keys, head_size, scores, decay, state);
 }
 
-inline void begin_queries(QueryState& state, const float* q, long head_size, float scale, const float* sink) {
-  const long rows = state.last - state.first;
-  state.vectors = (int)((rows + W - 1) / W);
+template <int Vectors>
+inline void attend(const float* k, const float* v, long key, long keys, long head_size, const HeadScores& head, bool change,
+                   QueryState& state) {
+  alignas(64) float scores[kKeyBlock * Vectors * W];
+  score<Vectors>(k + key * head_size, keys, head_size, state, scores);
+  absorb<Vectors>(scores, v, key, keys, head_size, head, change, state);
+}
+
+// `rows` queries from `q` on, kLanes at most → lanes.
+inline void load_lanes(const float* q, long rows, long head_size, float scale, float* lanes) {
+  for (long row = 0; row < rows; row += W)
+    load_queries(q + row * head_size, min_long(W, rows - row), head_size, scale, lanes + row);
+}
+
+// An empty softmax for queries [first, last).
+inline QueryState begin_state(long first, long last, float* query, float* output, long head_size, const float* sink) {
+  QueryState state{query, output, {}, {}, first, last, (int)((last - first + W - 1) / W)};
   for (int j = 0; j < state.vectors; j++) {
-    load_queries(q + (state.first + j * W) * head_size, min_long(W, rows - j * W), head_size, scale, state.query + j * W);
     state.maximum[j] = broadcast(sink ? *sink * kLog2E : -3.0e38f);
     state.denominator[j] = broadcast(sink ? 1.0f : 0.0f);
   }
   for (long e = 0; e < head_size; e++)
     for (int j = 0; j < state.vectors; j++) store(state.output + e * kLanes + j * W, zero());
+  return state;
+}
+
+// Calls visit(group, key, keys) for each block of keys that some of a group's queries see. Several groups of queries share
+// each block while it is in the near cache.
+template <class Visit>
+inline void each_key_block(const HeadScores& scores, const QueryState* states, int groups, long begin, long end, Visit visit) {
+  const long lowest = scores.lowest(states[0]) - begin;
+  const long first = begin + (lowest > 0 ? lowest / kKeyBlock * kKeyBlock : 0);
+  const long last = min_long(end, scores.highest(states[groups - 1]));
+  for (long key = first; key < last; key += kKeyBlock) {
+    const long keys = min_long(kKeyBlock, end - key);
+    for (int g = 0; g < groups; g++)
+      if (key < scores.highest(states[g]) && key + keys > scores.lowest(states[g])) visit(g, key, keys);
+  }
+}
+
+inline void store_state(const QueryState& state, long head_size, Matrix out, long column) {
+  for (int j = 0; j < state.vectors; j++) {
+    const long row = state.first + j * W;
+    store_outputs(state.output + j * W, broadcast(1.0f) / state.denominator[j], min_long(W, state.last - row), head_size, out,
+                  row, column);
+  }
 }
 
 inline HeadScores head_scores(const ScoreArgs& args, long head) {
@@ -196,31 +231,17 @@ void attention(const AttentionArgs& args, long head, long begin, long end, long 
   QueryState states[kGroups];
   int groups = 0;
   for (long query = query0; query < query1; query += kLanes, groups++) {
-    QueryState& state = states[groups];
-    state.query = scratch + 2 * groups * size * kLanes;
-    state.output = state.query + size * kLanes;
-    state.first = query;
-    state.last = min_long(query + kLanes, query1);
-    begin_queries(state, q, size, args.scale * kLog2E, args.scores.sinks ? args.scores.sinks + head : nullptr);
+    float* lanes = scratch + 2 * groups * size * kLanes;
+    states[groups] = begin_state(query, min_long(query + kLanes, query1), lanes, lanes + size * kLanes, size,
+                                 args.scores.sinks ? args.scores.sinks + head : nullptr);
+    load_lanes(q + query * size, states[groups].last - query, size, args.scale * kLog2E, lanes);
   }
-  // Several groups of queries share each block of keys while it is in the near cache.
-  const long lowest = scores.lowest(states[0]) - begin;
-  const long first = begin + (lowest > 0 ? lowest / kKeyBlock * kKeyBlock : 0);
-  const long last = min_long(end, scores.highest(states[groups - 1]));
-  for (long key = first; key < last; key += kKeyBlock) {
-    const long keys = min_long(kKeyBlock, end - key);
-    for (int g = 0; g < groups; g++) {
-      if (key >= scores.highest(states[g]) || key + keys <= scores.lowest(states[g])) continue;
-      if (states[g].vectors == 1) attend<1>(k, v, key, keys, size, scores, args.scores.change(), states[g]);
-      else attend<kLaneVectors>(k, v, key, keys, size, scores, args.scores.change(), states[g]);
-    }
-  }
-  for (int g = 0; g < groups; g++)
-    for (int j = 0; j < states[g].vectors; j++) {
-      const long row = states[g].first + j * W;
-      store_outputs(states[g].output + j * W, broadcast(1.0f) / states[g].denominator[j], min_long(W, query1 - row), size,
-                    args.out, row, head * size);
-    }
+  const bool change = args.scores.change();
+  each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
+    if (states[g].vectors == 1) attend<1>(k, v, key, keys, size, scores, change, states[g]);
+    else attend<kLaneVectors>(k, v, key, keys, size, scores, change, states[g]);
+  });
+  for (int g = 0; g < groups; g++) store_state(states[g], size, args.out, head * size);
 }
 
 }  // namespace

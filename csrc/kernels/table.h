@@ -90,6 +90,14 @@ struct ScoreArgs {
   bool change() const { return soft_cap != 0 || slopes || relative; }
 };
 
+// How attention turns queries and keys by itself; see SelfExtend in engine/longspan/program/positions.py.
+struct TurnArgs {
+  const float* table;  // [positions, size]: cosines, then sines
+  long size;           // 0: queries and keys come as they are to be
+  bool interleaved;
+  long original, group, near;
+};
+
 struct AttentionArgs {
   const float *q, *k, *v;  // [heads or kv_heads, tokens, head_size]
   Matrix out;              // [tokens, heads * head_size]
@@ -97,6 +105,7 @@ struct AttentionArgs {
   long heads, kv_heads, head_size;
   float scale;
   ScoreArgs scores;
+  TurnArgs turn;
 };
 
 struct EmbedArgs {
@@ -157,8 +166,10 @@ struct Kernels {
   void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1);
   void (*finish_heads)(const HeadsArgs&, long row0, long row1);
   // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
-  // attention_scratch(head_size) floats, aligned to 64 bytes.
+  // attention_scratch(head_size, turned) floats, aligned to 64 bytes.
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
+  // The same where it turns queries and keys by itself.
+  void (*self_extend)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   // A token's logits [experts] become the weights of the experts that it chooses, and zero elsewhere.
   void (*choose)(float* logits, long experts, long chosen, bool normalised);
   // x = softmax(x * scale), in place.
@@ -180,7 +191,7 @@ struct Kernels {
 
   static constexpr long kQueryBlock = 128;  // queries that share one pass over the keys
 
-  static constexpr long attention_scratch(long head_size) { return 2 * kQueryBlock * head_size; }
+  static constexpr long attention_scratch(long head_size, bool turned) { return (turned ? 6 : 2) * kQueryBlock * head_size; }
   static constexpr long scores_stride(long width) { return (width + kLine - 1) / kLine * kLine + kLine; }
   static constexpr long scores_scratch(long width) { return kLine * scores_stride(width); }
 };

@@ -9,13 +9,14 @@
 #include "pooling.h"
 #include "rows.h"
 #include "scores.h"
+#include "self_extend.h"
 
 namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, choose, softmax,
-          add_scaled, pool, combine, normalize, scores, hamming, peak};
+  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, self_extend, choose,
+          softmax, add_scaled, pool, combine, normalize, scores, hamming, peak};
 }
 
 }  // namespace

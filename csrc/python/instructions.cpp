@@ -223,6 +223,19 @@ struct Reader {
             fields.vector("q_norm_bias", queries), fields.vector("k_norm_bias", keys)};
   }
 
+  struct Turn {
+    int rope = kNone;
+    long size = 0;
+    bool interleaved = false;
+  };
+  Turn turn_of(const Heads& h) {
+    if (!fields.given("rope")) return {};
+    const Fields rope = fields.record("rope");
+    const Turn turn{static_cast<int>(rope.integer("index")), rope.integer("size"), rope.flag("interleaved")};
+    if (turn.rope < 0 || turn.size < 2 || turn.size % 2 || turn.size > h.head_size) reject("no such rotary positions");
+    return turn;
+  }
+
   Instruction qkv() {
     const int x = fields.buffer("x");
     const Heads h = heads_of(fields);
@@ -230,13 +243,10 @@ struct Reader {
     Qkv op{fields.buffer("x"), fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
            fields.buffer("v", h.kv_heads * h.head_size), fields.panels("weight", "bias", columns, width(x)),
            h.heads, h.kv_heads, h.head_size, head_norm(h), kNone, 0, false, kNone};
-    if (fields.given("rope")) {
-      const Fields rope = fields.record("rope");
-      op.rope = static_cast<int>(rope.integer("index"));
-      op.rope_size = rope.integer("size");
-      op.interleaved = rope.flag("interleaved");
-      if (op.rope < 0 || op.rope_size < 2 || op.rope_size % 2 || op.rope_size > h.head_size) reject("no such rotary positions");
-    }
+    const Turn turn = turn_of(h);
+    op.rope = turn.rope;
+    op.rope_size = turn.size;
+    op.interleaved = turn.interleaved;
     if (fields.given("q_scale")) op.q_scale = static_cast<int>(fields.integer("q_scale"));
     return op;
   }
@@ -255,11 +265,23 @@ struct Reader {
             fields.vector("sinks", heads)};
   }
 
+  // How queries and keys are turned: SelfExtend's conditions keep every position below the segment's length.
+  TurnArgs extended(const Turn& turn) {
+    if (fields.given("self_extend") != (turn.rope != kNone)) reject("rope and self_extend go together");
+    if (turn.rope == kNone) return {nullptr, 0, false, 0, 0, 0};
+    const Fields extend = fields.record("self_extend");
+    const TurnArgs args{nullptr, turn.size, turn.interleaved, extend.integer("original"), extend.integer("group"),
+                        extend.integer("near")};
+    if (args.group < 2 || args.near < 1 || args.original / 4 < args.near) reject("self_extend has no such groups");
+    return args;
+  }
+
   Instruction attention() {
     const Heads h = heads_of(fields);
+    const Turn turn = turn_of(h);
     return Attention{fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
                      fields.buffer("v", h.kv_heads * h.head_size), fields.buffer("out", h.heads * h.head_size),
-                     h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads)};
+                     h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads), extended(turn), turn.rope};
   }
 
   Instruction mlp() {

@@ -150,12 +150,20 @@ class PyProgram {
       if (factors.size() != tokens) reject("queries need a factor for every token");
       batch.q_scales.push_back(factors.data());
     }
-    for (const Instruction& instruction : program_.instructions)
+    const auto check_rope = [&](int rope, long size, long positions) {
+      if (rope == kNone) return;
+      if (rope >= static_cast<int>(ropes.size()) || ropes[rope].values.shape(1) != size || ropes[rope].values.shape(0) < positions)
+        reject("the batch lacks rotary positions");
+    };
+    long longest = 0;
+    for (long s = 0; s < batch.segments; s++) longest = std::max<long>(longest, batch.cu_seqlens[s + 1] - batch.cu_seqlens[s]);
+    for (const Instruction& instruction : program_.instructions) {
+      if (const Attention* op = std::get_if<Attention>(&instruction)) check_rope(op->rope, op->turn.size, longest);
       if (const Qkv* op = std::get_if<Qkv>(&instruction)) {
-        if (op->rope != kNone && (op->rope >= static_cast<int>(ropes.size()) || ropes[op->rope].values.shape(1) != op->rope_size))
-          reject("qkv: the batch lacks its rotary positions");
+        check_rope(op->rope, op->rope_size, 0);
         if (op->q_scale != kNone && op->q_scale >= static_cast<int>(q_scales.size())) reject("qkv: the batch lacks its factors");
       }
+    }
   }
 
   static void check_packs(const Batch& batch, const Layouts& layouts) {

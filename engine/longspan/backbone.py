@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .checkpoint.adapter import with_adapter
+from .checkpoint.computed import ComputedView
 from .checkpoint.config import read_json
 from .checkpoint.modules import LayerPooling
 from .checkpoint.recipe import Recipe
@@ -16,6 +18,7 @@ from .errors import CheckpointError, InputError
 from .models import build_body
 from .models.binding import bind, check_surplus
 from .models.config import ModelConfig
+from .models.extend import Extension, extend_body, stretched_rows
 from .models.family import Body
 from .models.foreign import foreign
 from .models.layers import LayerChoice, choose_layers, weighted_layers
@@ -32,11 +35,18 @@ class Changes:
         adapter: the folder of a LoRA that is merged into the weights.
         layers: which layers count.
         foreign: transformers runs the model; only its token vectors are known here.
+        extension: to more positions than the checkpoint has.
     """
 
     adapter: Path | None = None
     layers: LayerChoice = LayerChoice()
     foreign: bool = False
+    extension: Extension | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether something in the model changes."""
+        return self.adapter is not None or self.layers != LayerChoice() or self.extension is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +77,19 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
     """
     path = recipe.transformer / "config.json"
     if changes.foreign:
-        if changes.adapter is not None or changes.layers != LayerChoice() or recipe.layer_pooling is not None:
+        if changes.inside or recipe.layer_pooling is not None:
             raise InputError(
-                "backend='transformers' runs a model as it is: without adapter, layers, tap and layer pooling"
+                "backend='transformers' runs a model as it is: without adapter, layers, tap, extend and layer pooling"
             )
         own = ModelConfig(path, read_json(path))
         return Backbone(foreign(own), Tensors(recipe.transformer, {}), own.integer("vocab_size"))
     tensors = Tensors.open(recipe.transformer)
     if recipe.static:
-        if changes.adapter is not None or changes.layers != LayerChoice():
-            raise InputError(f"{recipe.transformer} is a table of token vectors: it has no layers and takes no adapter")
+        if changes.inside:
+            raise InputError(
+                f"{recipe.transformer} is a table of token vectors: it has no layers and takes no adapter, nor has it "
+                "positions to extend"
+            )
         body = static(tensors)
         return Backbone(body, tensors, _vocabulary(body))
     if changes.adapter is not None:
@@ -84,7 +97,10 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
     config = read_json(path) | ({"is_causal": False} if recipe.both_sides else {})
     whole = build_body(ModelConfig(path, config, tensors.keys()))
     program = whole.pooled([])
-    check_surplus(program, tensors, bind(program, tensors, whole.prefixes, whole.renamed))
+    bound = bind(program, tensors, whole.prefixes, whole.renamed)
+    check_surplus(program, tensors, bound)
+    if changes.extension is not None:
+        whole, tensors = _extended(whole, tensors, bound, changes.extension)
     body = choose_layers(whole, changes.layers)
     if recipe.layer_pooling is not None:
         body, tensors = _weighted(body, tensors, recipe.layer_pooling)
@@ -94,6 +110,22 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
 def _vocabulary(body: Body) -> int:
     tables = (step.tokens for step in body.instructions if isinstance(step, Embed))
     return next(table.shape[0] for table in tables if table is not None)
+
+
+def _extended(
+    body: Body, tensors: Tensors, bound: Mapping[str, TensorView], extension: Extension
+) -> tuple[Body, Tensors]:
+    """The body with more positions, and the tensors with the table of positions that it may have instead."""
+    longer, made = extend_body(body, extension), {}
+    for old, new in zip(body.instructions, longer.instructions, strict=True):
+        if isinstance(old, Embed) and isinstance(new, Embed) and old.positions != new.positions:
+            assert old.positions is not None
+            assert new.positions is not None
+            assert new.position_map is not None
+            (name,), view = new.positions.names, bound[old.positions.names[0]]
+            make = partial(stretched_rows, first=new.position_offset, factor=new.position_map.factor)
+            made[name] = ComputedView(name, new.positions.shape, view, make)
+    return longer, Tensors(tensors.source, {**tensors, **made})
 
 
 def _weighted(body: Body, tensors: Tensors, pooling: LayerPooling) -> tuple[Body, Tensors]:

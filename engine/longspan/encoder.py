@@ -20,6 +20,7 @@ from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
 from .loaded import LoadedModel
 from .long_texts import LongTexts, warn_long_texts
+from .models.extend import Extension, Method
 from .models.layers import LayerChoice
 from .options import Options
 from .pipeline import Pipeline
@@ -61,7 +62,12 @@ class Encoder(LoadedModel):
         default_prompt_name: the prompt of calls that name none.
         similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; by default the checkpoint's, else cosine.
         threads: how many CPU threads; by default one per physical core that the process may use.
-        max_seq_length: tokens that the model sees at a time; by default the checkpoint's.
+        extend: how the model meets positions beyond the checkpoint's, without training (LongEmbed, arXiv 2404.12096):
+            "grouped", "recurrent" or "interpolate" where positions are learned, "ntk", "interpolate" or "self_extend"
+            where they are rotary. Texts that the checkpoint has positions for keep their vectors, but not with rotary
+            "ntk" and "interpolate".
+        max_seq_length: tokens that the model sees at a time; by default the checkpoint's. With `extend`, what positions
+            are extended to; by default eight times as many as there are.
         backend: None for the fastest executor of the device, "reference" for plain torch, "transformers" for a model
             that transformers runs and Longspan does not know.
         revision, cache_folder, local_files_only, token: as in huggingface_hub, for hub ids.
@@ -94,6 +100,7 @@ class Encoder(LoadedModel):
         default_prompt_name: str | None = None,
         similarity_fn_name: SimilarityName | None = None,
         threads: int | None = None,
+        extend: Method | None = None,
         max_seq_length: int | None = None,
         backend: Literal["reference", "transformers"] | None = None,
         revision: str | None = None,
@@ -109,7 +116,10 @@ class Encoder(LoadedModel):
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
         ).absolute()
         changes = Changes(
-            None if adapter is None else Path(adapter), LayerChoice(layers, tap), foreign=backend == "transformers"
+            None if adapter is None else Path(adapter),
+            LayerChoice(layers, tap),
+            foreign=backend == "transformers",
+            extension=Extension.of(extend, max_seq_length),
         )
         self._choices = Choices.of(model, dense, pooling, include_prompt)
         self._arguments["include_prompt"] = self._choices.include_prompt  # which the folder's path alone may not tell
@@ -403,8 +413,10 @@ class Encoder(LoadedModel):
         """
         from .checkpoint.saving import SavedModel, save_model
 
-        if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap")):
-            raise InputError("an encoder with an adapter, layers or tap is not saved: the copied files would lack them")
+        if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap", "extend")):
+            raise InputError(
+                "an encoder with an adapter, layers, tap or extend is not saved: the copied files would lack them"
+            )
         self._check()
         routing, width = self._routing, self._pipeline.body.output.width
         lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)

@@ -109,8 +109,12 @@ class Pipeline:
 
     @property
     def own_length(self) -> int:
-        """How many tokens the checkpoint wants to see at a time: its word, or what it has positions for."""
-        return min(self.recipe.max_seq_length or self.positions, self.positions)
+        """How many tokens the checkpoint wants to see at a time: its word, or what it has positions for.
+
+        With an extension, as many as that is for.
+        """
+        wanted = None if self.body.extension else self.recipe.max_seq_length
+        return min(wanted or self.positions, self.positions)
 
     def length(self, wanted: int | None) -> int:
         """How many tokens it sees at a time: as many as are wanted, up to its positions; None for its own length."""

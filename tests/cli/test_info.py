@@ -30,6 +30,16 @@ def test_json(longspan: Run, minilm: Path) -> None:
     assert "programs" not in report
 
 
+def test_extension(longspan: Run, tiny: Path) -> None:
+    model = json.loads(longspan("info", tiny, "--json", "--extend", "grouped", "--max-seq-length", 100).out)["model"]
+    assert model["extension"] == "grouped from 64 to 100 positions"
+    assert (model["max_seq_length"], model["positions"]) == (100, 100)
+    assert json.loads(longspan("info", tiny, "--json").out)["model"]["extension"] is None
+    assert "position_map=recurrent/64" in longspan("info", tiny, "--program", "--extend", "recurrent").out
+    assert longspan("info", tiny, "--extend", "ntk").error.startswith("extend='ntk' does not fit the positions of bert")
+    assert longspan("info", tiny, "--max-seq-length", 32).error.startswith("--max-seq-length says what --extend")
+
+
 def test_a_tier_that_is_not_there(longspan: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSPAN_ISA", "mmx")
     assert longspan("info", tiny).error.startswith("LONGSPAN_ISA is 'mmx', expected one of generic")

@@ -165,23 +165,36 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
 
 
 def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, unfused: float = 2.0) -> None:
-    """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
+    """`check_errors`, which are written down, and what holds of every checkpoint holds of this one."""
+    texts = texts_of() if texts is None else texts
+    errors, cosine = check_errors(folder, peer, texts, unfused=unfused)
+    model_type = read_json(folder / "config.json")["model_type"]
+    MEASURED.append(Parity(model_type, configuration(), errors, cosine))
+    check_properties(folder, texts)
 
-    And what holds of every checkpoint holds of this one.
+
+def check_errors(
+    folder: Path, peer: Reference, texts: Sequence[str], *, unfused: float = 2.0, **options: Any
+) -> tuple[dict[str, float], float]:
+    """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
 
     Args:
         folder: the checkpoint.
         peer: runs it with torch.
-        texts: what is embedded; by default some of many lengths.
+        texts: what is embedded.
         unfused: what the generic tier may err by instead, over torch's error: it has no fused multiply-adds.
+        options: of the encoder.
+
+    Returns:
+        The greatest error of each tier, over torch's, and the smallest cosine of all.
     """
-    texts = texts_of() if texts is None else texts
     exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
     slack = SLACK * max(float(np.abs(matrix).max()) for matrix in exact)
     usual = greatest_error(theirs, exact)
     errors, cosines = {}, []
     for isa in _csrc.tiers():
-        ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
+        encoder = encoder_of(folder, isa, threads=1, **options)
+        ours: list[Float32] = encoder.encode(list(texts), output_value="token_embeddings")
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
         error = greatest_error(ours, exact)
         assert error <= (unfused if isa == "generic" else 2) * usual + slack, (
@@ -189,9 +202,7 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, 
         )
         errors[isa] = error / usual
         cosines.append(smallest_cosine(ours, exact))
-    model_type = read_json(folder / "config.json")["model_type"]
-    MEASURED.append(Parity(model_type, configuration(), errors, min(cosines)))
-    check_properties(folder, texts)
+    return errors, min(cosines)
 
 
 def greatest_error(matrices: Sequence[Any], exact: Sequence[Any]) -> float:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..batch import Float32
 from ..errors import CheckpointError
+from .computed import ComputedView
 from .config import Fields
 from .tensor_view import TensorView, as_float32
 from .tensors import Tensors
@@ -132,35 +132,6 @@ class Update:
         return a, b
 
 
-class MergedView(TensorView):
-    """A tensor with an adapter's update, computed whenever it is read, so that one of them exists at a time."""
-
-    __slots__ = ("_base", "_bias", "_update")
-
-    def __init__(self, base: TensorView, update: Update, *, bias: bool) -> None:
-        for name, value in (
-            ("name", base.name),
-            ("dtype", "F32"),
-            ("shape", base.shape),
-            ("file", base.file),
-            ("_base", base),
-            ("_update", update),
-            ("_bias", bias),
-        ):
-            object.__setattr__(self, name, value)
-
-    @property
-    def data(self) -> Any:
-        """The merged tensor, in float32."""
-        base = as_float32(self._base.data, self._base.dtype)  # type: ignore[attr-defined]
-        update: Update = self._update  # type: ignore[attr-defined]
-        return update.bias(base) if self._bias else update.weight(base)  # type: ignore[attr-defined]
-
-    def release(self) -> None:
-        """Gives the base tensor's pages back."""
-        self._base.release()  # type: ignore[attr-defined]
-
-
 def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
     """A checkpoint's tensors with an adapter's updates.
 
@@ -184,12 +155,13 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
                     f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
                 )
             _check(update, module, base, views.source)
-            merged[base.name] = MergedView(base, update, bias=False)
+            merged[base.name] = ComputedView(base.name, base.shape, base, update.weight)
             if "lora_B_bias" in parts:
                 name = names["bias"]
                 if name is None:
                     raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
-                merged[name] = MergedView(tensors[name], update, bias=True)
+                bias = tensors[name]
+                merged[name] = ComputedView(bias.name, bias.shape, bias, update.bias)
         for ending, name in names.items():
             if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
                 merged[name] = parts[ending]

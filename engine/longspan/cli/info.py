@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_command, add_json, add_model
+from ..errors import InputError
+from .options import add_command, add_json, add_model, positive
 from .terminal import fields, show, show_json
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, "info", run, "what a model is, and what runs it here", DESCRIPTION, EXAMPLE)
     add_model(parser, option=False)
     parser.add_argument("--task", metavar="NAME", help="the route of a task, where the model has a Router")
+    parser.add_argument("--extend", metavar="METHOD", help="with more positions, as Encoder(extend=METHOD)")
+    parser.add_argument("--max-seq-length", type=positive, metavar="N", help="how many; with --extend only")
     parser.add_argument("--program", action="store_true", help="also print the programs, instruction by instruction")
     add_json(parser)
 
@@ -46,12 +49,16 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..backbone import Changes
     from ..checkpoint.folder import resolve
+    from ..models.extend import Extension
     from ..pooling.modes import pool_kinds
     from ..program.printing import format_program
     from ..routing import Routing
 
+    if args.max_seq_length is not None and args.extend is None:
+        raise InputError("--max-seq-length says what --extend extends to: give both")
     folder = resolve(args.model)
-    routing = Routing.load(folder, lambda body, _: None, Changes())  # type: ignore[arg-type,return-value]
+    changes = Changes(extension=Extension.of(args.extend, args.max_seq_length))
+    routing = Routing.load(folder, lambda body, _: None, changes)  # type: ignore[arg-type,return-value]
     pipeline = routing.main if args.task is None else routing.of(args.task)
     body = pipeline.body.pooled(pool_kinds(pipeline.recipe.pooling))
     programs = [body, pipeline.tail(pipeline.dimension, pipeline.unit)]
@@ -83,6 +90,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
         "dimension": recipe.truncate_dim or pipeline.dimension,
         "max_seq_length": pipeline.own_length,
         "positions": pipeline.positions,
+        "extension": body.extension,
         "pooling": list(recipe.pooling),
         "tail": [_module(module) for module in recipe.tail],
         "prompts": dict(recipe.prompts),

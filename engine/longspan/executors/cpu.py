@@ -14,6 +14,7 @@ from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import InputError
 from ..program.arena import Extents, place
 from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instruction, Routing, Tap, Weight
+from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
@@ -99,18 +100,20 @@ class CpuExecutor:
         """
         packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
         own, shared = packs.largest(batch.cu_seqlens)
-        ropes = [self._ropes.of_batch(rope, batch.positions, batch.cu_seqlens) for rope in self._body.ropes]
+        place = batch.positions, batch.cu_seqlens
+        ropes = [self._ropes.of_batch(rope, *place) for rope in self._body.ropes]
+        mapped = self._body.position_map
         return tuple(
             self._program.run_body(
                 ids=batch.ids,
-                positions=batch.positions,
+                positions=batch.positions if mapped is None else mapped.of_batch(*place),
                 cu_seqlens=batch.cu_seqlens,
                 partials=[_arrays(partials) for partials in batch.partials],
                 pack_segments=packs.segments,
                 pack_order=packs.order,
                 shared_packs=packs.shared,
                 ropes=[(rope.rows, rope.values) for rope in ropes],
-                q_scales=[scale.of_positions(batch.positions) for scale in self._body.q_scales],
+                q_scales=[scale.of_batch(*place) for scale in self._body.q_scales],
                 pack=self._token_layout(own),
                 shared=self._token_layout(shared),
                 tile=self._tile,
@@ -221,9 +224,9 @@ def _fields(
             case Rope():
                 number = program.ropes.index(value)
                 value = {"index": number, "size": value.size, "interleaved": value.interleaved}
-            case PositionScale():
+            case PositionScale() | LengthScale():
                 value = program.q_scales.index(value)
-            case HeadNorm() | Routing():
+            case HeadNorm() | Routing() | SelfExtend():
                 value = dataclasses.asdict(value)
         values[spec.name] = value
     if isinstance(step, Attention) and step.relative is not None:

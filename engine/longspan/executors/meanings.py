@@ -90,7 +90,11 @@ def embed(op: ops.Embed, run: Run) -> None:
     if op.tokens is not None:
         x = run.weights[op.tokens][run.ids] * op.scale
     if op.positions is not None:
-        x = x + run.weights[op.positions][run.positions + op.position_offset]
+        rows = run.positions
+        if op.position_map is not None:
+            mapped = op.position_map.of_batch(run.batch.positions, run.batch.cu_seqlens)
+            rows = torch.tensor(mapped, dtype=rows.dtype, device=rows.device)
+        x = x + run.weights[op.positions][rows + op.position_offset]
     if op.types is not None:
         x = x + run.weights[op.types][0]
     run[op.out] = x
@@ -156,7 +160,7 @@ def qkv(op: ops.Qkv, run: Run) -> None:
         cosines, sines = run.rows_of(table.values[table.rows], y)[:, None].chunk(2, -1)
         q, k = (turned(by_head(x, op.head_size), cosines, sines, op.rope.interleaved).flatten(1) for x in (q, k))
     if op.q_scale is not None:
-        q = q * run.rows_of(op.q_scale.of_positions(run.batch.positions), y)[:, None]
+        q = q * run.rows_of(op.q_scale.of_batch(run.batch.positions, run.batch.cu_seqlens), y)[:, None]
     run[op.q], run[op.k], run[op.v] = q, k, v
 
 
@@ -179,14 +183,44 @@ def attention(op: ops.Attention, run: Run) -> None:
     out = q.new_empty(q.shape)
     for start, end in pairwise(run.batch.cu_seqlens.tolist()):
         rows = max(1, min(ATTENTION_ROWS, ATTENTION_SCORES // (op.heads * max(1, end - start))))
-        for first in range(start, end, rows):
-            tile = slice(first, min(first + rows, end))
-            scores = widened(q[:, tile] @ k[:, start:end].transpose(1, 2)) * op.scale
-            queries = torch.arange(first - start, tile.stop - start, device=q.device)
+        products = products_of(q[:, start:end], k[:, start:end], op, run)
+        for first in range(0, end - start, rows):
+            tile = slice(first, min(first + rows, end - start))
+            queries = torch.arange(tile.start, tile.stop, device=q.device)
             distances = torch.arange(end - start, device=q.device) - queries[:, None]  # key - query
-            weights = softmax(adjusted(scores, distances, op, run), run.weight(op.sinks))
-            out[:, tile] = weights.to(v.dtype) @ v[:, start:end]
+            scores = adjusted(widened(products(tile, distances)) * op.scale, distances, op, run)
+            weights = softmax(scores, run.weight(op.sinks))
+            out[:, start + tile.start : start + tile.stop] = weights.to(v.dtype) @ v[:, start:end]
     run[op.out] = out.transpose(0, 1).flatten(1)
+
+
+def products_of(q: Tensor, k: Tensor, op: ops.Attention, run: Run) -> Callable[[slice, Tensor], Tensor]:
+    """q k^T of one segment [H, n, E], for a slice of its queries and their distances [queries, n] to the keys."""
+    if op.rope is None:
+        return lambda tile, distances: q[:, tile] @ k.transpose(1, 2)
+    assert op.self_extend is not None
+    rope, extend, places = op.rope, op.self_extend, torch.arange(q.shape[1], device=q.device)
+    table = run.ropes.of_batch(rope, run.batch.positions, run.batch.cu_seqlens).values
+    cosines, sines = run.rows_of(table, q).chunk(2, -1)
+
+    def at(x: Tensor, rows: Tensor) -> Tensor:  # x turned as at the positions `rows`
+        return turned(x.transpose(0, 1), cosines[rows][:, None], sines[rows][:, None], rope.interleaved).transpose(0, 1)
+
+    q_near, k_near = at(q, places), at(k, places)
+    if q.shape[1] <= extend.original:
+        return lambda tile, distances: q_near[:, tile] @ k_near.transpose(1, 2)
+    groups, shift = places // extend.group, extend.shift
+    k_far = at(k, groups + shift)  # all are moved by `shift`, so that no position is negative
+    q_high, q_low = at(q, groups + 2 * shift), at(q, groups)  # for keys before the query, and after it
+
+    def products(tile: slice, distances: Tensor) -> Tensor:
+        near, before, after = (
+            x[:, tile] @ y.transpose(1, 2) for x, y in ((q_near, k_near), (q_high, k_far), (q_low, k_far))
+        )
+        far = torch.where(distances < 0, before, after)
+        return torch.where(distances.abs() < extend.near, near, far)
+
+    return products
 
 
 def adjusted(scores: Tensor, distances: Tensor, op: ops.Attention, run: Run) -> Tensor:

@@ -24,6 +24,7 @@ class Body:
         ending: what comes after the layers, such as a last norm; of the stage after them.
         prefixes: what checkpoints of this family put before all tensor names.
         renamed: endings of tensor names, and what older checkpoints have instead.
+        extension: how `max_positions` came to be more than the checkpoint was made for, in words.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Body:
     ending: tuple[Instruction, ...] = ()
     prefixes: tuple[str, ...] = ("",)
     renamed: tuple[tuple[str, str], ...] = ()
+    extension: str | None = None
 
     @property
     def stream(self) -> Buffer:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .positions import LengthScale, PositionMap, SelfExtend
 from .rope import PositionScale, Rope
 
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh"]
@@ -173,13 +174,17 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed(Instruction):
-    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]; absent tables are zero."""
+    """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]; absent tables are zero.
+
+    Where there is a `position_map`, its rows take the place of position[t].
+    """
 
     out: Buffer = _writes()
     tokens: Weight | None = None  # [vocabulary, D]
     scale: float = 1.0
     positions: Weight | None = None  # [maximum, D]
     position_offset: int = 0
+    position_map: PositionMap | None = None
     types: Weight | None = None  # [types, D]; every token of a single text has type 0
 
 
@@ -256,7 +261,7 @@ class Qkv(Instruction):
     q_norm_bias: Weight | None = None
     k_norm_bias: Weight | None = None
     rope: Rope | None = None
-    q_scale: PositionScale | None = None
+    q_scale: PositionScale | LengthScale | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +277,8 @@ class Attention(Instruction):
     """out = softmax(soft-capped(q k^T * scale) + bias) v within each segment.
 
     Query head h uses the keys and values of head h // (H / G). A query at position i sees the keys from i - left to
-    i + right. `sinks` are logits of keys without values.
+    i + right. `sinks` are logits of keys without values. With a `rope`, queries and keys come unturned and are turned
+    here, by relative positions as `self_extend` says.
     """
 
     q: Buffer = _reads()
@@ -290,6 +296,8 @@ class Attention(Instruction):
     relative: RelativeBias | None = None
     relative_bias: Weight | None = None  # [buckets, H]
     sinks: Weight | None = None  # [H]
+    rope: Rope | None = None  # whose frequencies do not depend on the length
+    self_extend: SelfExtend | None = None  # given together with `rope`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

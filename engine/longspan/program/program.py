@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .instructions import Buffer, Instruction, Qkv, Rows, Weight
+from .instructions import Attention, Buffer, Embed, Instruction, Qkv, Rows, Weight
+from .positions import LengthScale, PositionMap
 from .rope import PositionScale, Rope
 
 
@@ -62,14 +63,21 @@ class Program:
     @property
     def ropes(self) -> tuple[Rope, ...]:
         """Every kind of rotary positions once, in order of first use."""
-        used = (step.rope for step in self.instructions if isinstance(step, Qkv))
+        used = (step.rope for step in self.instructions if isinstance(step, Qkv | Attention))
         return tuple(dict.fromkeys(rope for rope in used if rope is not None))
 
     @property
-    def q_scales(self) -> tuple[PositionScale, ...]:
-        """Every scale of queries by position once, in order of first use."""
+    def q_scales(self) -> tuple[PositionScale | LengthScale, ...]:
+        """Every scale of queries by position or length once, in order of first use."""
         used = (step.q_scale for step in self.instructions if isinstance(step, Qkv))
         return tuple(dict.fromkeys(scale for scale in used if scale is not None))
+
+    @property
+    def position_map(self) -> PositionMap | None:
+        """Which rows of the table of learned positions are taken, if not those of the positions."""
+        return next(
+            (step.position_map for step in self.instructions if isinstance(step, Embed) and step.positions), None
+        )
 
     @property
     def carried(self) -> frozenset[str]:

@@ -74,8 +74,8 @@ class PositionScale:
     beta: float
     original: int
 
-    def of_positions(self, positions: Int32) -> Float32:
-        """[T] factors."""
+    def of_batch(self, positions: Int32, cu_seqlens: Int64) -> Float32:
+        """[T] factors of a batch of T tokens at `positions` [T], in segments of `cu_seqlens`."""
         return (1 + self.beta * np.log1p(np.floor(positions / self.original))).astype(np.float32)
 
 
