@@ -164,7 +164,14 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
         return Encoder(folder, device="cpu", **options)
 
 
-def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, unfused: float = 2.0) -> None:
+def check(
+    folder: Path,
+    peer: Reference,
+    texts: Sequence[str] | None = None,
+    *,
+    unfused: float = 2.0,
+    task: str | None = None,
+) -> None:
     """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
 
     And what holds of every checkpoint holds of this one.
@@ -174,6 +181,7 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, 
         peer: runs it with torch.
         texts: what is embedded; by default some of many lengths.
         unfused: what the generic tier may err by instead, over torch's error: it has no fused multiply-adds.
+        task: of the call, which is made without a prompt.
     """
     texts = texts_of() if texts is None else texts
     exact, theirs = (peer.token_vectors(folder, dtype, texts) for dtype in (torch.float64, torch.float32))
@@ -181,7 +189,8 @@ def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, 
     usual = greatest_error(theirs, exact)
     errors, cosines = {}, []
     for isa in _csrc.tiers():
-        ours: list[Float32] = encoder_of(folder, isa, threads=1).encode(list(texts), output_value="token_embeddings")
+        encoder = encoder_of(folder, isa, threads=1)
+        ours: list[Float32] = encoder.encode(list(texts), prompt="", output_value="token_embeddings", task=task)
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
         error = greatest_error(ours, exact)
         assert error <= (unfused if isa == "generic" else 2) * usual + slack, (
