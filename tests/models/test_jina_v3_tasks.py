@@ -307,14 +307,14 @@ def test_prompts_can_be_changed(hub: Path) -> None:
 @pytest.mark.parametrize("kind", ["plain", "hub"])
 def test_saved_and_pickled(tmp_path: Path, kind: str) -> None:
     folder = (saved if kind == "plain" else saved_as_on_the_hub)(tmp_path / "source")
-    encoder = Encoder(folder, prompts={"separation": "s "}, long_text="truncate")
-    encoder.max_seq_length = 40
+    encoder = Encoder(folder, prompts={"separation": "s "})
+    encoder.max_seq_length = 90
     encoder.save(tmp_path / "copy")
     assert (tmp_path / "copy" / "custom_st.py").exists() == (kind == "hub")
     for other in (Encoder(tmp_path / "copy"), pickle.loads(pickle.dumps(encoder))):
         assert other.tasks == encoder.tasks
         assert other.prompts == encoder.prompts
-        assert other.max_seq_length == 40
+        assert other.max_seq_length == 90
         for task in (None, *TASKS):
             assert (other.encode(TEXTS, task=task) == encoder.encode(TEXTS, task=task)).all()
 
