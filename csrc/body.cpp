@@ -154,15 +154,36 @@ class Walker {
     each_block(rows, weight.columns, weight.k * static_cast<long>(sizeof(float)), body);
   }
 
-  void linear(const LinearArgs& args, long rows) {
+  void multiply(const LinearArgs& args, long rows) {
     each_block_of(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
       kernels_.linear(args, row0, row1, column0, column1);
     });
   }
+  void multiply(const QkvArgs& args, long rows) {
+    each_block_of(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
+      kernels_.qkv(args, row0, row1, column0, column1);
+    });
+  }
+
+  // Runs a product by `multiply`, before it what it gains for the batch's task.
+  template <class Args, class Multiply>
+  void adapted(Args args, const LowRank& low_rank, Matrix ranks, Multiply multiply) {
+    if (low_rank.given(batch_.task)) {
+      multiply(LinearArgs{args.x, ranks, kAbsent, kAbsent, low_rank.right[batch_.task], Activation::identity});
+      args.gain = {ranks, low_rank.left[batch_.task]};
+    }
+    multiply(args);
+  }
+
+  TableGain gain(const TableLowRank& low_rank, const Table& table) const {
+    if (batch_.task == kNone) return {};
+    const Table& left = low_rank.left;
+    return {left, low_rank.right + batch_.task * left.width * table.width, batch_.task * table.rows, low_rank.scale};
+  }
 
   void run(const Embed& op) {
-    const EmbedArgs args{pack_.ids,          pack_.positions, op.tokens, op.positions, op.types, op.scale,
-                         op.position_offset, matrix(op.out)};
+    const EmbedArgs args{pack_.ids, pack_.positions, op.tokens, op.positions, op.types, op.scale, op.position_offset,
+                         matrix(op.out), gain(op.tokens_low_rank, op.tokens), gain(op.types_low_rank, op.types)};
     each_rows(64, [&](long row0, long row1) { kernels_.embed(args, row0, row1); });
   }
 
@@ -173,15 +194,14 @@ class Walker {
   }
 
   void run(const Linear& op) {
-    linear({matrix(op.x), matrix(op.out), optional(op.factor), optional(op.residual), op.weight, op.activation}, pack_.tokens);
+    const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.factor), optional(op.residual), op.weight, op.activation};
+    adapted(args, op.low_rank, optional(op.ranks), [&](const LinearArgs& it) { multiply(it, pack_.tokens); });
   }
 
   void run(const Qkv& op) {
     const QkvArgs args{matrix(op.x), matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, op.weight, pack_.tokens,
                        op.heads, op.kv_heads, op.head_size};
-    each_block_of(op.weight, pack_.tokens, [&](long row0, long row1, long column0, long column1) {
-      kernels_.qkv(args, row0, row1, column0, column1);
-    });
+    adapted(args, op.low_rank, optional(op.ranks), [&](const auto& it) { multiply(it, pack_.tokens); });
     if (op.finished()) return;
     const HeadNorm& norm = op.norm;
     const RopeTable rope = op.rope == kNone ? RopeTable{nullptr, nullptr} : batch_.ropes[op.rope];
@@ -217,23 +237,25 @@ class Walker {
     const long most = space_.tile.rows;
     if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
     each_tile([&](long row0, long row1) {
-      const Matrix hidden = tile(op.hidden, team_.thread());
-      const long rows = row1 - row0;
-      if (op.gate.data) kernels_.linear(mlp_gate(op, row0, hidden), 0, rows, 0, op.gate.columns);
-      kernels_.linear(mlp_up(op, row0, hidden), 0, rows, 0, op.up.columns);
-      kernels_.linear(mlp_down(op, row0, hidden), 0, rows, 0, op.down.columns);
+      mlp_rows(op, row0, team_.thread(), [&](const LinearArgs& args) {
+        kernels_.linear(args, 0, row1 - row0, 0, args.weight.columns);
+      });
     });
+  }
+
+  // The rows of one tile, from `row` on, over a thread's tile buffers.
+  template <class Multiply>
+  void mlp_rows(const Mlp& op, long row, int thread, Multiply multiply) {
+    const Matrix hidden = tile(op.hidden, thread), ranks = op.ranks == kNoBuffer ? kAbsent : tile(op.ranks, thread);
+    if (op.gate.data) adapted(mlp_gate(op, row, hidden), op.gate_low_rank, ranks, multiply);
+    adapted(mlp_up(op, row, hidden), op.up_low_rank, ranks, multiply);
+    adapted(mlp_down(op, row, hidden), op.down_low_rank, ranks, multiply);
   }
 
   // Few rows: the team shares the columns of each part, over the first thread's tile.
   void mlp_by_columns(const Mlp& op, long most) {
-    const Matrix hidden = tile(op.hidden, 0);
-    for (long row = 0; row < pack_.tokens; row += most) {
-      const long rows = std::min(most, pack_.tokens - row);
-      if (op.gate.data) linear(mlp_gate(op, row, hidden), rows);
-      linear(mlp_up(op, row, hidden), rows);
-      linear(mlp_down(op, row, hidden), rows);
-    }
+    for (long row = 0; row < pack_.tokens; row += most)
+      mlp_rows(op, row, 0, [&](const LinearArgs& args) { multiply(args, std::min(most, pack_.tokens - row)); });
   }
 
   static Matrix from_row(Matrix m, long row) { return m.data ? Matrix{m.row(row), m.stride} : m; }

@@ -43,6 +43,7 @@ struct Batch {
   const int64_t* pack_order;     // [packs] the order in which packs are taken
   long packs;
   long shared_packs;  // the first of that order, which all threads run together; each of the others is one thread's
+  int task;           // whose low-rank pairs are added, or kNone
   std::vector<Partials> partials;
   std::vector<RopeTable> ropes;       // by Qkv::rope
   std::vector<const float*> q_scales;  // by Qkv::q_scale, [tokens] each

@@ -30,14 +30,14 @@ float* allocate(Program& program, long floats) {
 
 }  // namespace
 
-Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias) {
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale) {
   const long columns = rows_of(parts);
   float* panels = allocate(program, (columns + kLine - 1) / kLine * kLine * k);
   long column = 0;
   for (const SourcePart& part : parts)
     for (long row = 0; row < part.rows; row++, column++) {
       float* line = panels + column / kLine * kLine * k + column % kLine;
-      for (long i = 0; i < k; i++) line[i * kLine] = element(part, row * k + i);
+      for (long i = 0; i < k; i++) line[i * kLine] = element(part, row * k + i) * scale;
     }
   return {panels, columns, k, bias};
 }

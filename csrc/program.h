@@ -21,12 +21,30 @@ struct Buffer {
 
 constexpr int kNoBuffer = -1;
 
+constexpr int kNone = -1;
+
+// What a weight gains for each task: left times right, the scale folded in.
+struct LowRank {
+  std::vector<Panels> left;   // [n, rank]
+  std::vector<Panels> right;  // [rank, k]
+
+  bool given(int task) const { return task != kNone && !left.empty(); }
+};
+
+// The same of a table, whose left rows stay where they are.
+struct TableLowRank {
+  Table left;          // [tasks * rows, rank]; absent: none
+  const float* right;  // [tasks * rank, width]
+  float scale;
+};
+
 // Buffers are named by their index in Program::buffers.
 struct Embed {
   int out;
   Table tokens, positions, types;
   float scale;
   long position_offset;
+  TableLowRank tokens_low_rank, types_low_rank;
 };
 
 struct Norm {
@@ -40,6 +58,8 @@ struct Linear {
   int x, out, factor, residual;
   Panels weight;
   Activation activation;
+  int ranks;
+  LowRank low_rank;
 };
 
 struct HeadNorm {
@@ -49,11 +69,10 @@ struct HeadNorm {
   const float *q_weight, *k_weight, *q_bias, *k_bias;
 };
 
-constexpr int kNone = -1;
-
 struct Qkv {
-  int x, q, k, v;
+  int x, q, k, v, ranks;
   Panels weight;
+  LowRank low_rank;
   long heads, kv_heads, head_size;
   HeadNorm norm;
   int rope;  // index of the batch's table, or kNone
@@ -74,9 +93,10 @@ struct Attention {
 };
 
 struct Mlp {
-  int x, out, hidden, residual;
+  int x, out, hidden, ranks, residual;
   Panels up, gate, down;  // gate.data null: none
   Activation activation;
+  LowRank up_low_rank, gate_low_rank, down_low_rank;
 };
 
 struct Moe {
@@ -131,6 +151,7 @@ struct Program {
   std::vector<Buffer> buffers;
   std::vector<Instruction> instructions;
   int output = kNoBuffer;        // the tail's: its rows lie in the caller's array
+  long tasks = 0;                // how many its low-rank pairs are for
   std::vector<Mapping> storage;  // what the instructions' weights point into
 
   long width(int buffer) const { return buffers[buffer].width; }
@@ -143,8 +164,8 @@ struct SourcePart {
   long rows;
 };
 
-// Packs [n, k] into panels (see `Panels`), converted to float32. `bias` may be null.
-Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias);
+// Packs [n, k] into panels (see `Panels`), converted to float32 and scaled. `bias` may be null.
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale = 1.0f);
 
 // Copies a vector, converted to float32 and moved by `offset`, padded with zeros to a multiple of 16.
 const float* pack_vector(Program& program, const std::vector<SourcePart>& parts, float offset = 0.0f);

@@ -19,14 +19,22 @@ struct Sums {
   const float* at(int i, long j) const { return data + i * stride + j; }
 };
 
-template <int Vectors, class Finish>
-inline void column_group(const Matrix& x, const Panels& weight, long row0, long row1, long column, long columns,
-                         Finish& finish) {
-  alignas(64) float sums[kTileRows * Vectors * W];
+// A weight's columns from `column` on.
+inline Lines lines_from(const Panels& weight, long column) {
   const long panel = weight.k * kLine;
-  const Lines right{weight.data + column / kLine * panel + column % kLine, kLine, panel};
+  return {weight.data + column / kLine * panel + column % kLine, kLine, panel};
+}
+
+template <int Vectors, class Finish>
+inline void column_group(const Matrix& x, const Panels& weight, const Gain& gain, long row0, long row1, long column,
+                         long columns, Finish& finish) {
+  alignas(64) float sums[kTileRows * Vectors * W];
+  const Lines right = lines_from(weight, column);
   for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
     blocked_tile<Rows, Vectors>(RowMajor{x.row(row0 + row), x.stride}, right, weight.k, sums);
+    if (gain.left.data)
+      add_blocks<Rows, Vectors>(RowMajor{gain.ranks.row(row0 + row), gain.ranks.stride}, lines_from(gain.left, column),
+                                gain.left.k, 0, sums);
     finish(Sums{sums, Vectors * W, Rows, row0 + row, column, columns});
   });
 }
@@ -34,18 +42,18 @@ inline void column_group(const Matrix& x, const Panels& weight, long row0, long 
 // Calls finish(Sums) for every register tile of the product. Rows run inside columns: a group of columns stays in the
 // near cache while rows stream by. A tile never reaches beyond the last panel.
 template <class Finish>
-inline void product(const Matrix& x, const Panels& weight, long row0, long row1, long column0, long column1,
-                    Finish finish) {
+inline void product(const Matrix& x, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
+                    long column1, Finish finish) {
   long column = column0;
   for (; column + kTileColumns <= column1; column += kTileColumns)
-    column_group<kTileVectors>(x, weight, row0, row1, column, kTileColumns, finish);
+    column_group<kTileVectors>(x, weight, gain, row0, row1, column, kTileColumns, finish);
   for (; column < column1; column += W)
-    column_group<1>(x, weight, row0, row1, column, min_long(W, column1 - column), finish);
+    column_group<1>(x, weight, gain, row0, row1, column, min_long(W, column1 - column), finish);
 }
 
 template <Activation activation>
 void linear_as(const LinearArgs& args, long row0, long row1, long column0, long column1) {
-  product(args.x, args.weight, row0, row1, column0, column1, [&](const Sums& sums) {
+  product(args.x, args.weight, args.gain, row0, row1, column0, column1, [&](const Sums& sums) {
     for (int i = 0; i < sums.rows; i++) {
       float* out = args.out.row(sums.row + i) + sums.column;
       const float* factor = args.factor.data ? args.factor.row(sums.row + i) + sums.column : nullptr;
@@ -100,7 +108,7 @@ inline void store_run(const QkvArgs& args, const Sums& sums, long j) {
 }
 
 void qkv(const QkvArgs& args, long row0, long row1, long column0, long column1) {
-  product(args.x, args.weight, row0, row1, column0, column1, [&](const Sums& sums) {
+  product(args.x, args.weight, args.gain, row0, row1, column0, column1, [&](const Sums& sums) {
     constexpr int kRun = W < 8 ? W : 8;
     if (args.head_size % W == 0)
       for (long j = 0; j < sums.columns; j += W) store_run<W>(args, sums, j);

@@ -31,13 +31,37 @@ inline void take_row(const Table& table, long index, float* out, float scale = 1
   }
 }
 
+inline float element(const Table& table, long index) {
+  switch (table.dtype) {
+    case Dtype::float32: return ((const float*)table.data)[index];
+    case Dtype::float16: return from_half(((const uint16_t*)table.data)[index]);
+    case Dtype::bfloat16: return from_bfloat16(((const uint16_t*)table.data)[index]);
+  }
+  return 0;
+}
+
+// out += what row `index` of a table gains, times scale.
+inline void take_gain(const TableGain& gain, long index, long width, float* out, float scale) {
+  const long rank = gain.left.width;
+  for (long r = 0; r < rank; r++) {
+    const V factor = broadcast(element(gain.left, (gain.first + index) * rank + r) * (gain.scale * scale));
+    for (long i = 0; i < width; i += W) {
+      const int n = (int)min_long(W, width - i);
+      store_some(out + i, fma(factor, load_some(gain.right + r * width + i, n), load_some(out + i, n)), n);
+    }
+  }
+}
+
 void embed(const EmbedArgs& args, long row0, long row1) {
+  const long width = args.out.stride;
   for (long row = row0; row < row1; row++) {
     float* out = args.out.row(row);
     if (args.tokens.present()) take_row<false>(args.tokens, args.ids[row], out, args.scale);
-    else __builtin_memset(out, 0, args.out.stride * sizeof(float));
+    else __builtin_memset(out, 0, width * sizeof(float));
+    if (args.tokens_gain.left.present()) take_gain(args.tokens_gain, args.ids[row], width, out, args.scale);
     if (args.position_table.present()) take_row<true>(args.position_table, args.positions[row] + args.position_offset, out);
     if (args.types.present()) take_row<true>(args.types, 0, out);
+    if (args.types_gain.left.present()) take_gain(args.types_gain, 0, width, out, 1.0f);
   }
 }
 

@@ -40,6 +40,12 @@ struct Table {
   bool present() const { return data != nullptr; }
 };
 
+// What a product gains: one more block of terms, x times a right matrix in `ranks`, times the left one.
+struct Gain {
+  Matrix ranks;  // [rows, left.k]
+  Panels left;   // [n, rank]; data null: none
+};
+
 // out = activation(x W^T + bias) * factor + residual
 struct LinearArgs {
   Matrix x;
@@ -48,6 +54,7 @@ struct LinearArgs {
   Matrix residual;  // data null: none
   Panels weight;
   Activation activation;
+  Gain gain = {};
 };
 
 // q, k and v leave the projection head-major: [heads, tokens, head_size] each.
@@ -57,6 +64,7 @@ struct QkvArgs {
   Panels weight;
   long tokens;
   long heads, kv_heads, head_size;
+  Gain gain = {};
 };
 
 // What queries and keys, and perhaps values, go through after their projection, in place.
@@ -108,6 +116,14 @@ struct AttentionArgs {
   TurnArgs turn;
 };
 
+// What the rows of a table gain: rows of a left table, from `first` on, times a right matrix.
+struct TableGain {
+  Table left;          // [., rank]; absent: none
+  const float* right;  // [rank, width]
+  long first;
+  float scale;
+};
+
 struct EmbedArgs {
   const int32_t* ids;
   const int32_t* positions;
@@ -115,6 +131,7 @@ struct EmbedArgs {
   float scale;  // of the token rows
   long position_offset;
   Matrix out;
+  TableGain tokens_gain, types_gain;
 };
 
 // out = (normalised x * weight + bias + residual) * scale

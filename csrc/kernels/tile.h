@@ -60,12 +60,18 @@ __attribute__((noinline)) void tile(Left left, Lines right, long k, float* out, 
     }
 }
 
-// The same over any k: blocks of kBlock terms, their sums added in ascending order.
+// Adds the terms from `begin` to k to `out`: blocks of kBlock terms, their sums added in ascending order.
+template <int Rows, int Vectors, class Left>
+inline void add_blocks(Left left, Lines right, long k, long begin, float* out) {
+  for (; begin < k; begin += kBlock)
+    tile<Rows, Vectors>(left.from(begin), right.from(begin), min_long(k - begin, kBlock), out, true);
+}
+
+// out = left x right over any k, in such blocks.
 template <int Rows, int Vectors, class Left>
 inline void blocked_tile(Left left, Lines right, long k, float* out) {
   tile<Rows, Vectors>(left, right, min_long(k, kBlock), out, false);
-  for (long begin = kBlock; begin < k; begin += kBlock)
-    tile<Rows, Vectors>(left.from(begin), right.from(begin), min_long(k - begin, kBlock), out, true);
+  add_blocks<Rows, Vectors>(left, right, k, kBlock, out);
 }
 
 // Calls body.template operator()<Rows>(row) over [0, rows) in steps of `Most`, then with what is left.

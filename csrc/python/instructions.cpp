@@ -92,17 +92,17 @@ class Fields {
     return given(weight) ? panels(weight, bias, columns, k) : Panels{nullptr, columns, k, nullptr};
   }
 
-  // The weights of several experts, [experts * columns, k], each packed by itself.
-  std::vector<Panels> experts(const char* weight, long count, long columns, long k) {
+  // Several weights, [count * columns, k], each packed by itself.
+  std::vector<Panels> stack(const char* weight, long count, long columns, long k, float scale = 1.0f) {
     std::vector<Panels> packed;
     if (!given(weight)) return packed;
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), count * columns);
     for (const SourcePart& part : parts) {
-      if (part.rows % columns) reject(std::string(weight) + ": a part ends inside an expert");
+      if (part.rows % columns) reject(std::string(weight) + ": a part ends inside a weight");
       const long bytes = columns * k * (part.dtype == Dtype::float32 ? 4 : 2);
       for (long i = 0; i < part.rows / columns; i++)
-        packed.push_back(pack_panels(program_, {{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}}, k, nullptr));
+        packed.push_back(pack_panels(program_, {{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}}, k, nullptr, scale));
     }
     return packed;
   }
@@ -192,10 +192,40 @@ struct Reader {
 
   long width(int buffer) const { return program.width(buffer); }
 
+  // A record of low-rank pairs, all of a program's for as many tasks.
+  Fields pairs(const char* name) {
+    const Fields record = fields.record(name);
+    const long tasks = record.integer("tasks"), known = fields.program().tasks;
+    if (tasks < 1 || record.integer("rank") < 1) reject(std::string(name) + " has neither tasks nor a rank");
+    if (known && known != tasks) reject(std::string(name) + " is for another number of tasks than those before it");
+    fields.program().tasks = tasks;
+    return record;
+  }
+
+  // What a weight [columns, k] gains; `ranks` is the buffer between the two products.
+  LowRank low_rank(const char* name, int ranks, long columns, long k) {
+    if (!fields.given(name)) return {};
+    Fields record = pairs(name);
+    const long tasks = record.integer("tasks"), rank = record.integer("rank");
+    if (ranks == kNoBuffer || width(ranks) != rank) reject(std::string(name) + " needs a buffer ranks of its rank");
+    return {record.stack("left", tasks, columns, rank, record.number("scale")), record.stack("right", tasks, rank, k)};
+  }
+
+  TableLowRank table_low_rank(const char* name, const Table& table) {
+    if (!fields.given(name)) return {};
+    Fields record = pairs(name);
+    const long tasks = record.integer("tasks"), rank = record.integer("rank");
+    const Table left = record.table("left", rank);
+    if (!table.present() || left.rows != tasks * table.rows) reject(std::string(name) + " needs a row a task for each of its table's");
+    return {left, record.matrix("right", tasks * rank, table.width), record.number("scale")};
+  }
+
   Instruction embed() {
     const int out = fields.buffer("out");
-    return Embed{out, fields.table("tokens", width(out)), fields.table("positions", width(out)),
-                 fields.table("types", width(out)), fields.number("scale"), fields.integer("position_offset")};
+    const Table tokens = fields.table("tokens", width(out)), types = fields.table("types", width(out));
+    return Embed{out, tokens, fields.table("positions", width(out)), types, fields.number("scale"),
+                 fields.integer("position_offset"), table_low_rank("tokens_low_rank", tokens),
+                 table_low_rank("types_low_rank", types)};
   }
 
   Instruction norm() {
@@ -207,9 +237,10 @@ struct Reader {
   }
 
   Instruction linear() {
-    const int x = fields.buffer("x"), out = fields.buffer("out");
+    const int x = fields.buffer("x"), out = fields.buffer("out"), ranks = fields.optional_buffer("ranks");
     return Linear{x, out, fields.optional_buffer("factor", width(out)), fields.optional_buffer("residual", width(out)),
-                  fields.panels("weight", "bias", width(out), width(x)), activation_of(fields.dict())};
+                  fields.panels("weight", "bias", width(out), width(x)), activation_of(fields.dict()),
+                  ranks, low_rank("low_rank", ranks, width(out), width(x))};
   }
 
   HeadNorm head_norm(const Heads& h) {
@@ -237,12 +268,12 @@ struct Reader {
   }
 
   Instruction qkv() {
-    const int x = fields.buffer("x");
+    const int x = fields.buffer("x"), ranks = fields.optional_buffer("ranks");
     const Heads h = heads_of(fields);
     const long columns = (h.heads + 2 * h.kv_heads) * h.head_size;
-    Qkv op{fields.buffer("x"), fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
-           fields.buffer("v", h.kv_heads * h.head_size), fields.panels("weight", "bias", columns, width(x)),
-           h.heads, h.kv_heads, h.head_size, head_norm(h), kNone, 0, false, kNone};
+    Qkv op{x, fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
+           fields.buffer("v", h.kv_heads * h.head_size), ranks, fields.panels("weight", "bias", columns, width(x)),
+           low_rank("low_rank", ranks, columns, width(x)), h.heads, h.kv_heads, h.head_size, head_norm(h), kNone, 0, false, kNone};
     const Turn turn = turn_of(h);
     op.rope = turn.rope;
     op.rope_size = turn.size;
@@ -286,10 +317,13 @@ struct Reader {
 
   Instruction mlp() {
     const int x = fields.buffer("x"), out = fields.buffer("out"), hidden = fields.buffer("hidden");
-    return Mlp{x, out, hidden, fields.optional_buffer("residual", width(out)),
+    const int ranks = fields.optional_buffer("ranks");
+    return Mlp{x, out, hidden, ranks, fields.optional_buffer("residual", width(out)),
                fields.panels("up", "up_bias", width(hidden), width(x)),
                fields.optional_panels("gate", "gate_bias", width(hidden), width(x)),
-               fields.panels("down", "down_bias", width(out), width(hidden)), activation_of(fields.dict())};
+               fields.panels("down", "down_bias", width(out), width(hidden)), activation_of(fields.dict()),
+               low_rank("up_low_rank", ranks, width(hidden), width(x)), low_rank("gate_low_rank", ranks, width(hidden), width(x)),
+               low_rank("down_low_rank", ranks, width(out), width(hidden))};
   }
 
   Instruction moe() {
@@ -299,8 +333,8 @@ struct Reader {
     if (experts < 1 || experts > 1024 || chosen < 1 || chosen > experts) reject("experts are 1 to 1024, and as many or fewer chosen");
     return Moe{x, out, fields.buffer("logits", experts), fields.buffer("gathered", width(x)), hidden,
                fields.buffer("sums", width(out)), fields.optional_buffer("residual", width(out)),
-               fields.panels("router", nullptr, experts, width(x)), fields.experts("up", experts, width(hidden), width(x)),
-               fields.experts("gate", experts, width(hidden), width(x)), fields.experts("down", experts, width(out), width(hidden)),
+               fields.panels("router", nullptr, experts, width(x)), fields.stack("up", experts, width(hidden), width(x)),
+               fields.stack("gate", experts, width(hidden), width(x)), fields.stack("down", experts, width(out), width(hidden)),
                fields.vector("out_bias", width(out)), activation_of(fields.dict()), chosen, routing.flag("normalised")};
   }
 

@@ -79,7 +79,7 @@ class PyProgram {
 
   std::vector<Floats> run_body(const Ids& ids, const Ids& positions, const Ints& cu_seqlens,
                                const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
-                               long shared_packs, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
+                               long shared_packs, int task, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
                                const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
                                py::object poll) {
     const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
@@ -88,11 +88,12 @@ class PyProgram {
     check_offsets(cu_seqlens, "cu_seqlens", tokens);
     check_offsets(pack_segments, "pack_segments", segments);
     Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
-                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, {}, {}, {}};
+                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}};
     check_order(pack_order, batch.packs);
     const std::vector<Buffer>& buffers = program_.buffers;
     const Layouts layouts{view_layout(pack, buffers, Rows::tokens), view_layout(shared, buffers, Rows::tokens),
                           view_layout(tile, buffers, Rows::tile)};
+    if (task != kNone && (task < 0 || task >= program_.tasks)) reject("there is no task " + std::to_string(task));
     check_embedding(batch, tokens);
     add_positions(batch, ropes, q_scales, tokens);
     check_packs(batch, layouts);
@@ -295,14 +296,14 @@ PYBIND11_MODULE(_csrc, module) {
       .def(
           "run_body",
           [](PyProgram& self, const Ids& ids, const Ids& positions, const Ints& cu_seqlens, const py::list& partials,
-             const Ints& pack_segments, const Ints& pack_order, long shared_packs, const py::list& ropes,
+             const Ints& pack_segments, const Ints& pack_order, long shared_packs, int task, const py::list& ropes,
              const std::vector<Floats>& q_scales, const py::tuple& pack, const py::tuple& shared, const py::tuple& tile,
              int threads, py::object poll) {
-            return self.run_body(ids, positions, cu_seqlens, all_partials(partials), pack_segments, pack_order, shared_packs,
+            return self.run_body(ids, positions, cu_seqlens, all_partials(partials), pack_segments, pack_order, shared_packs, task,
                                  all_ropes(ropes), q_scales, layout_from(pack), layout_from(shared), layout_from(tile), threads, std::move(poll));
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
-          py::arg("pack_order"), py::arg("shared_packs"), py::arg("ropes"), py::arg("q_scales"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
+          py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
       .def(
           "run_tail",
           [](PyProgram& self, const std::vector<Floats>& data, const py::list& partials, const std::vector<Ints>& cu_vectors,

@@ -77,6 +77,7 @@ class Program:
         pack_segments: _Int64,
         pack_order: _Int64,
         shared_packs: int,
+        task: int,
         ropes: Sequence[tuple[_Int32, _Float32]],
         q_scales: Sequence[_Float32],
         pack: _Layout,

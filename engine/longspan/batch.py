@@ -55,12 +55,14 @@ class PackedBatch:
         cu_seqlens: [B + 1] segment offsets; a segment attends only to itself.
         partials: what to pool. The same ranges serve every `pool` instruction of a program whose `partials` index
             them; a program pools as many kinds as there are entries.
+        task: which of its low-rank pairs a program adds to its weights; None for none.
     """
 
     ids: Int32
     positions: Int32
     cu_seqlens: Int64
     partials: tuple[Partials, ...]
+    task: int | None = None
 
     @property
     def tokens(self) -> int:

@@ -59,22 +59,33 @@ class Defaults:
         self.dimension(None)
 
     def prompt_name(self, names: Sequence[str], prompt_name: str | None, prompt: str | None) -> str | None:
-        """The name that was asked for, else the first of `names` with a prompt, else the first: never the default's."""
+        """The name that was asked for, else the task's, else the first of `names` with a prompt, else the first.
+
+        Never the default's.
+        """
         if prompt_name is not None or prompt is not None:
             return prompt_name
-        return next((name for name in names if self.settings.prompts.get(name)), names[0])
+        given = (name for name in names if self.settings.prompts.get(name))
+        return _first(self._task_prompt_name, next(given, names[0]))  # type: ignore[no-any-return]
 
     def prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         """What is put before the texts; raises an InputError if there is no prompt of that name, or it is no text."""
         if prompt is not None:
             return check_text(prompt, "prompt")
-        name, prompts = _first(prompt_name, self.settings.default_prompt_name), self.settings.prompts
+        prompts = self.settings.prompts
+        name = _first(prompt_name, self._task_prompt_name, self.settings.default_prompt_name)
         if name is None:
             return ""
         if not isinstance(name, str) or name not in prompts:
             known = ", ".join(map(repr, prompts))
             raise InputError(f"there is no prompt named {name!r}; known are {known}")
         return check_text(prompts[name], f"prompts[{name!r}]")
+
+    @property
+    def _task_prompt_name(self) -> str | None:
+        """The name of the prompt that belongs to the adaptation of the pipeline, if there is one."""
+        own = self.pipeline.recipe.adaptation
+        return own.name if own is not None and own.name in self.settings.prompts else None
 
     def dimension(self, truncate_dim: int | None) -> int:
         """The dimension of the vectors; raises an InputError if the checkpoint cannot give so many components."""

@@ -161,7 +161,8 @@ class Encoder(LoadedModel):
 
         Args:
             inputs: one text or a list of texts, of any length.
-            prompt_name: the name of a prompt to put before every text; by default `default_prompt_name`.
+            prompt_name: the name of a prompt to put before every text; by default the task's, where the checkpoint has
+                an adaptation for it, else `default_prompt_name`.
             prompt: the prompt itself, instead of a name.
             batch_size: accepted for compatibility; texts are packed by tokens, so there is nothing to choose.
             show_progress_bar: by default only where the logger "longspan" is at INFO.
@@ -174,7 +175,9 @@ class Encoder(LoadedModel):
             truncate_dim: keeps the leading components. A cut vector is made unit length again where the checkpoint ends
                 in Normalize or `normalize_embeddings` asks for it.
             task: which route the texts take where the checkpoint has a Router, such as "query" or "document"; by
-                default the one that it names for this. Other checkpoints know no difference.
+                default the one that it names for this. Where the checkpoint has low-rank adaptations for tasks (Jina
+                v3), which of them is added to its weights, such as "text-matching"; by default none. Other
+                checkpoints know no difference.
             return_usage: also return one `Usage` per text.
 
         Returns:
@@ -216,8 +219,11 @@ class Encoder(LoadedModel):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """`encode` for the task "query", with the prompt named "query" unless another is asked for."""
-        name = self._defaults.prompt_name(("query",), prompt_name, prompt)
+        """`encode` for the task "query", with the prompt named "query" unless another is asked for.
+
+        Where the checkpoint has an adaptation for "retrieval.query", it is that task, with its prompt.
+        """
+        name = self._defaults_of("query").prompt_name(("query",), prompt_name, prompt)
         return self.encode(inputs, name, prompt, *args, task="query", **kwargs)
 
     def encode_document(
@@ -230,9 +236,10 @@ class Encoder(LoadedModel):
     ) -> Any:
         """`encode` for the task "document", with the first prompt of "document", "passage" and "corpus" that there is.
 
-        Another prompt may be asked for.
+        Another prompt may be asked for. Where the checkpoint has an adaptation for "retrieval.passage", it is that
+        task, with its prompt.
         """
-        name = self._defaults.prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt)
+        name = self._defaults_of("document").prompt_name(DOCUMENT_PROMPTS, prompt_name, prompt)
         return self.encode(inputs, name, prompt, *args, task="document", **kwargs)
 
     @overload
@@ -283,7 +290,7 @@ class Encoder(LoadedModel):
             window_overlap: tokens that neighbouring windows share where a document is longer than the model's maximum;
                 by default a quarter of a window. Each token counts in the window where it has most context.
             prompt_name, prompt: as for `encode_document`. A chunk never pools the prompt.
-            task: as for `encode`; by default "document" where the checkpoint's Router knows it.
+            task: as for `encode`; by default "document" where the checkpoint knows it.
             precision, normalize_embeddings, truncate_dim, show_progress_bar: as for `encode`.
             long_text: what becomes of documents longer than the model's maximum.
 

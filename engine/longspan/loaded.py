@@ -61,7 +61,7 @@ class LoadedModel:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks between which a Router of the checkpoint chooses; without one there are none."""
+        """The tasks that the checkpoint tells apart, by a Router or by adaptations of its weights; most have none."""
         return tuple(task for task in self._routing.recipes.tasks if task is not None)
 
     @property

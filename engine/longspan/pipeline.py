@@ -198,7 +198,9 @@ class Pipeline:
         self, texts: PackedTexts, partials: tuple[Partials, ...], poll: Callable[[int], None] | None = None
     ) -> tuple[Float32, ...]:
         """Partials [P, D] per pooling mode."""
-        batch = PackedBatch(texts.ids, texts.positions, texts.cu_seqlens, partials)
+        own = self.recipe.adaptation
+        task = None if own is None else own.index
+        batch = PackedBatch(texts.ids, texts.positions, texts.cu_seqlens, partials, task)
         return self.executor.run_body(batch, poll=poll)
 
     def run_tail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,6 +24,7 @@ from longspan.program.instructions import (
     Embed,
     Instruction,
     Linear,
+    LowRank,
     Mlp,
     Norm,
     Normalize,
@@ -90,6 +92,52 @@ def test_embed() -> None:
     expected = weights[t][[3, 19, 0, 3, 7]] + weights[p][[2, 3, 2, 3, 4]] + weights[s][[0] * 5]
     expect(result, expected)
     expect(run(Embed(stage=0, out=tokens("x", 8), tokens=t), {}, weights, batch_of([5], ids=ids))["x"], weights[t][ids])
+
+
+def pairs_of(name: str, outer: int, inner: int) -> tuple[LowRank, dict[Weight, Tensor], list[Tensor]]:
+    """Pairs of rank 3 for 2 tasks, their tensors, and what the weight gains for each task."""
+    pair = LowRank(
+        left=weight(f"{name}.left", 2 * outer, 3), right=weight(f"{name}.right", 6, inner), tasks=2, scale=0.7
+    )
+    tensors = {side: random(*side.shape, seed=index) for index, side in enumerate((pair.left, pair.right))}
+    left, right = (tensors[side] for side in (pair.left, pair.right))
+    return pair, tensors, [0.7 * left[t * outer :][:outer] @ right[3 * t :][:3] for t in range(2)]
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_low_rank_pairs_are_added_to_the_weights(task: int) -> None:
+    """As an executor of merged weights would have it."""
+    pair, tensors, gains = pairs_of("w", 40, 24)
+    x, w, b = random(5, 24), random(40, 24), random(40)
+    matrix, bias = weight("w", 40, 24), weight("b", 40)
+    op = Linear(
+        stage=0,
+        x=tokens("x", 24),
+        out=tokens("out", 40),
+        ranks=tokens("ranks", 3),
+        weight=matrix,
+        low_rank=pair,
+        bias=bias,
+    )
+    batch = replace(batch_of([5]), task=task)
+    result = run(op, {"x": x}, {matrix: w, bias: b, **tensors}, batch)["out"]
+    expect(result, x @ (w + gains[task]).T + b)
+
+    table = weight("t", 20, 8)
+    pair, tensors, gains = pairs_of("t", 20, 8)
+    weights = {table: random(20, 8), **tensors}
+    ids = np.array([3, 19, 0, 3, 7])
+    embed = Embed(stage=0, out=tokens("x", 8), tokens=table, tokens_low_rank=pair, scale=1.5)
+    result = run(embed, {}, weights, replace(batch_of([5], ids=ids), task=task))["x"]
+    expect(result, (weights[table] + gains[task])[ids] * 1.5)
+
+
+def test_no_such_task() -> None:
+    pair, tensors, _ = pairs_of("w", 8, 8)
+    w = weight("w", 8, 8)
+    op = Linear(stage=0, x=tokens("x", 8), out=tokens("out", 8), ranks=tokens("ranks", 3), weight=w, low_rank=pair)
+    with pytest.raises(ValueError, match="there is no task 2 among 2"):
+        run(op, {"x": random(5, 8)}, {w: random(8, 8), **tensors}, replace(batch_of([5]), task=2))
 
 
 @pytest.mark.parametrize("affine", [True, False])

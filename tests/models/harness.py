@@ -164,17 +164,30 @@ def encoder_of(folder: Path, isa: str, **options: Any) -> Encoder:
         return Encoder(folder, device="cpu", **options)
 
 
-def check(folder: Path, peer: Reference, texts: Sequence[str] | None = None, *, unfused: float = 2.0) -> None:
+def check(
+    folder: Path,
+    peer: Reference,
+    texts: Sequence[str] | None = None,
+    *,
+    unfused: float = 2.0,
+    task: str | None = None,
+) -> None:
     """`check_errors`, which are written down, and what holds of every checkpoint holds of this one."""
     texts = texts_of() if texts is None else texts
-    errors, cosine = check_errors(folder, peer, texts, unfused=unfused)
+    errors, cosine = check_errors(folder, peer, texts, unfused=unfused, task=task)
     model_type = read_json(folder / "config.json")["model_type"]
     MEASURED.append(Parity(model_type, configuration(), errors, cosine))
     check_properties(folder, texts)
 
 
 def check_errors(
-    folder: Path, peer: Reference, texts: Sequence[str], *, unfused: float = 2.0, **options: Any
+    folder: Path,
+    peer: Reference,
+    texts: Sequence[str],
+    *,
+    unfused: float = 2.0,
+    task: str | None = None,
+    **options: Any,
 ) -> tuple[dict[str, float], float]:
     """On every tier our error to float64, over a packed batch, is at most twice that of torch in float32.
 
@@ -183,6 +196,7 @@ def check_errors(
         peer: runs it with torch.
         texts: what is embedded.
         unfused: what the generic tier may err by instead, over torch's error: it has no fused multiply-adds.
+        task: of the call, which is made without a prompt.
         options: of the encoder.
 
     Returns:
@@ -194,7 +208,7 @@ def check_errors(
     errors, cosines = {}, []
     for isa in _csrc.tiers():
         encoder = encoder_of(folder, isa, threads=1, **options)
-        ours: list[Float32] = encoder.encode(list(texts), output_value="token_embeddings")
+        ours: list[Float32] = encoder.encode(list(texts), prompt="", output_value="token_embeddings", task=task)
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
         error = greatest_error(ours, exact)
         assert error <= (unfused if isa == "generic" else 2) * usual + slack, (

@@ -44,11 +44,12 @@ def _check_sums(encoder: Encoder, texts: Sequence[str]) -> None:
     if pipeline.recipe.pooling != ("mean",):  # a causal language model pools the last token
         return
     lead, tail = len(pipeline.tokenizer.prefix), len(pipeline.tokenizer.suffix)
-    for text, document in zip(texts, encoder.encode_chunks(list(texts), chunk_tokens=SIZES), strict=True):
-        rows = encoder.encode(text, output_value="token_embeddings").astype(np.float64)
+    way: dict[str, Any] = {"prompt": "", "task": "document" if "document" in encoder.tasks else None}
+    for text, document in zip(texts, encoder.encode_chunks(list(texts), chunk_tokens=SIZES, **way), strict=True):
+        rows = encoder.encode(text, output_value="token_embeddings", **way).astype(np.float64)
         assert len(rows) == lead + document.n_tokens + tail
         specials = rows[:lead].sum(0) + rows[len(rows) - tail :].sum(0)
-        whole = encoder.encode(text)
+        whole = encoder.encode(text, **way)
         assert document.vector.tobytes() == whole.tobytes()
         for level in document.levels.values():
             counts = np.array([last - first for first, last in level.token_spans], np.float64)

@@ -1,4 +1,4 @@
-"""Jina v3: transformers' own, and the original code's fields and adapters."""
+"""Jina v3: transformers' own, and the original code's fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import JinaEmbeddingsV3Config, JinaEmbeddingsV3ForMaskedLM, JinaEmbeddingsV3Model
 
 from longspan import Encoder
@@ -92,25 +92,6 @@ def test_the_usual_base_of_the_original_code(tmp_path: Path) -> None:
     given = as_original(saved(tmp_path / "given"), rotary_emb_base=10_000.0)
     usual = as_original(saved(tmp_path / "usual"), rotary_emb_base=None)
     vectors = [Encoder(folder).encode(texts_of()) for folder in (given, usual)]
-    assert (vectors[0] == vectors[1]).all()
-
-
-def test_task_adapters_are_left_out(tmp_path: Path) -> None:
-    """Checkpoints with adapters have the weights beneath them under names of their own."""
-    plain = as_original(saved(tmp_path / "plain"))
-    folder = as_original(saved(tmp_path / "adapted"), lora_adaptations=["retrieval.query"], lora_rank=4)
-    tensors = {}
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        adapted = any(part in name for part in ("Wqkv.weight", "out_proj.weight", "fc1.weight", "embeddings.weight"))
-        if adapted:
-            at = f"roberta.{name.removesuffix('weight')}parametrizations.weight"
-            tensors[f"{at}.original"] = tensor
-            tensors[f"{at}.0.lora_A"] = torch.ones(1, 4, tensor.shape[1])
-            tensors[f"{at}.0.lora_B"] = torch.ones(1, tensor.shape[0], 4)
-        else:
-            tensors[f"roberta.{name}"] = tensor
-    save_file(tensors, folder / "model.safetensors")
-    vectors = [Encoder(path).encode(texts_of()) for path in (plain, folder)]
     assert (vectors[0] == vectors[1]).all()
 
 

@@ -21,7 +21,7 @@ import torch
 from longspan.batch import Float32, PackedBatch, Partials
 from longspan.checkpoint.tensor_view import TensorView
 from longspan.executors.reference import execute, load_weights, without_tokens
-from longspan.program.instructions import Buffer, Embed, Instruction, Pool, Rows, Weight
+from longspan.program.instructions import Buffer, Embed, Instruction, LowRank, Pool, Rows, Weight
 from longspan.program.program import Program
 
 Array = npt.NDArray[Any]
@@ -118,6 +118,12 @@ class Case:
         """A weight with the given values."""
         self.tensors[name] = view(name, values, dtype)
         return Weight((name,), values.shape)
+
+    def low_rank(self, name: str, outer: int, inner: int, rank: int = 4, tasks: int = 3, dtype: str = "F32") -> LowRank:
+        """Random pairs for a weight [outer, inner], which change it as much as it is large."""
+        left = self.weight(f"{name}.left", tasks * outer, rank, dtype=dtype)
+        right = self.weight(f"{name}.right", tasks * rank, inner, dtype=dtype)
+        return LowRank(left=left, right=right, tasks=tasks, scale=0.7)
 
     def stacked(self, name: str, *shapes: tuple[int, ...]) -> Weight:
         """Several random weights stacked along the first axis."""

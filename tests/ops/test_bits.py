@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import replace
+from typing import Any, TypedDict
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.batch import Float32, PackedBatch, Partials
-from longspan.program.instructions import Attention, Buffer, Embed, Instruction, Linear, Mlp, Norm, Pool, Qkv, Rows
+from longspan.program.instructions import (
+    Attention,
+    Buffer,
+    Embed,
+    Instruction,
+    Linear,
+    Mlp,
+    Norm,
+    Pool,
+    Qkv,
+    Rows,
+)
 from longspan.program.program import Program
 
 from .harness import (
@@ -40,6 +52,7 @@ class Way(TypedDict):
     threads: int
     schedule: Schedule
     pack_tokens: int | None
+    task: int | None
 
 
 segment_lists = st.lists(st.tuples(st.sampled_from(LENGTHS), st.integers(0, 1)), min_size=1, max_size=6)
@@ -49,24 +62,48 @@ ways = st.builds(
     threads=st.sampled_from(THREADS),
     schedule=schedules,
     pack_tokens=st.sampled_from([None, 1, 13, 64, 256, 10_000]),
+    task=st.sampled_from([None, 0, 2]),
 )
 
 
 def layer(case: Case, stage: int, x: Buffer) -> list[Instruction]:
-    """One transformer layer with random weights."""
+    """One transformer layer with random weights, and low-rank pairs of 3 tasks."""
     q, k, v, context = (tokens_buffer(name, WIDTH) for name in ("q", "k", "v", "context"))
     up, down = case.weight(f"{stage}.up", INNER, WIDTH), case.weight(f"{stage}.down", WIDTH, INNER)
     qkv, out = case.weight(f"{stage}.qkv", 3 * WIDTH, WIDTH), case.weight(f"{stage}.out", WIDTH, WIDTH)
     norm = Norm(stage=stage, x=x, out=x, weight=case.weight(f"{stage}.norm", WIDTH), eps=1e-5)
-    hidden = Buffer("hidden", Rows.TILE, INNER)
+    hidden, tile_ranks = Buffer("hidden", Rows.TILE, INNER), Buffer("tile_ranks", Rows.TILE, 4)
+    ranks = tokens_buffer("ranks", 4)
+    shapes = {"qkv": (3 * WIDTH, WIDTH), "out": (WIDTH, WIDTH), "up": (INNER, WIDTH), "down": (WIDTH, INNER)}
+    pairs = {name: case.low_rank(f"{stage}.{name}", *shape) for name, shape in shapes.items()}
+    heads: dict[str, Any] = {"heads": HEADS, "kv_heads": HEADS, "head_size": SIZE}
     return [
-        Qkv(stage=stage, x=x, q=q, k=k, v=v, weight=qkv, heads=HEADS, kv_heads=HEADS, head_size=SIZE),
-        Attention(
-            stage=stage, q=q, k=k, v=v, out=context, heads=HEADS, kv_heads=HEADS, head_size=SIZE, scale=SIZE**-0.5
+        Qkv(stage=stage, x=x, q=q, k=k, v=v, ranks=ranks, weight=qkv, low_rank=pairs["qkv"], **heads),
+        Attention(stage=stage, q=q, k=k, v=v, out=context, scale=SIZE**-0.5, **heads),
+        Linear(
+            stage=stage,
+            x=context,
+            out=x,
+            ranks=ranks,
+            weight=out,
+            low_rank=pairs["out"],
+            bias=case.weight(f"{stage}.bias", WIDTH),
+            residual=x,
         ),
-        Linear(stage=stage, x=context, out=x, weight=out, bias=case.weight(f"{stage}.bias", WIDTH), residual=x),
         norm,
-        Mlp(stage=stage, x=x, out=x, hidden=hidden, up=up, down=down, activation="gelu", residual=x),
+        Mlp(
+            stage=stage,
+            x=x,
+            out=x,
+            hidden=hidden,
+            ranks=tile_ranks,
+            up=up,
+            up_low_rank=pairs["up"],
+            down=down,
+            down_low_rank=pairs["down"],
+            activation="gelu",
+            residual=x,
+        ),
         norm,
     ]
 
@@ -80,7 +117,8 @@ class Model:
         table = case.normal(VOCABULARY + 1, WIDTH)
         table[POISON, 3] = np.nan
         positions = case.weight("positions", max(LENGTHS), WIDTH)
-        embed = Embed(stage=0, out=x, tokens=case.known("tokens", table), positions=positions)
+        pairs = case.low_rank("tokens", VOCABULARY + 1, WIDTH)
+        embed = Embed(stage=0, out=x, tokens=case.known("tokens", table), tokens_low_rank=pairs, positions=positions)
         pools = [
             Pool(stage=3, x=x, out=Buffer("sums", Rows.PARTIALS, WIDTH), kind="sum", index=0),
             Pool(stage=3, x=x, out=Buffer("maxima", Rows.PARTIALS, WIDTH), kind="maximum", index=1),
@@ -89,21 +127,22 @@ class Model:
         self._executors: dict[int, CpuExecutor] = {
             threads: cpu_executor(body, case.tensors, threads=threads, isa=isa) for threads in THREADS
         }
-        self._alone: dict[Segment, list[Float32]] = {}
+        self._alone: dict[tuple[Segment, int | None], list[Float32]] = {}
 
     def run(self, segments: Sequence[Segment], way: Way, poisoned: int | None = None) -> list[list[Float32]]:
         """What each segment pools to; in segment number `poisoned` the middle token is not a number."""
         executor = self._executors[way["threads"]]
-        batch = pack(segments, poisoned)
+        batch = replace(pack(segments, poisoned), task=way["task"])
         pooled = executor.run_body(batch, schedule=way["schedule"], pack_tokens=way["pack_tokens"])
         bounds = batch.partials[0].cu_vectors
         return [[rows[bounds[n] : bounds[n + 1]] for rows in pooled] for n in range(len(segments))]
 
-    def alone(self, segment: Segment) -> list[Float32]:
+    def alone(self, segment: Segment, task: int | None) -> list[Float32]:
         """What a segment pools to by itself, with one thread."""
-        if segment not in self._alone:
-            self._alone[segment] = self.run([segment], Way(threads=1, schedule="auto", pack_tokens=None))[0]
-        return self._alone[segment]
+        if (segment, task) not in self._alone:
+            way = Way(threads=1, schedule="auto", pack_tokens=None, task=task)
+            self._alone[segment, task] = self.run([segment], way)[0]
+        return self._alone[segment, task]
 
 
 def pack(segments: Sequence[Segment], poisoned: int | None) -> PackedBatch:
@@ -138,7 +177,8 @@ def test_a_segment_pools_to_the_same_bits_in_any_company(isa: str) -> None:
     @given(segment_lists, ways)
     def check(segments: list[Segment], way: Way) -> None:
         for number, (segment, result) in enumerate(zip(segments, model.run(segments, way), strict=True)):
-            assert_same_bits(result, model.alone(segment), f"{isa}, {way}, segment {number} of {segments}")
+            alone = model.alone(segment, way["task"])
+            assert_same_bits(result, alone, f"{isa}, {way}, segment {number} of {segments}")
 
     check()
 
@@ -149,9 +189,10 @@ def test_many_short_segments(isa: str) -> None:
     segments = [(length, seed) for seed in range(10) for length in (3, 1, 13, 0, 7, 2, 12)]
     for schedule in SCHEDULES:
         for threads in THREADS:
-            way = Way(threads=threads, schedule=schedule, pack_tokens=32)
-            for segment, result in zip(segments, model.run(segments, way), strict=True):
-                assert_same_bits(result, model.alone(segment), f"{isa}, {way}, {segment}")
+            for task in (None, 1):
+                way = Way(threads=threads, schedule=schedule, pack_tokens=32, task=task)
+                for segment, result in zip(segments, model.run(segments, way), strict=True):
+                    assert_same_bits(result, model.alone(segment, task), f"{isa}, {way}, {segment}")
 
 
 @every_tier
@@ -167,6 +208,7 @@ def test_nan_stays_in_its_segment(isa: str) -> None:
             if number == poisoned:
                 assert all(np.isnan(rows).all() for rows in result), "every token attends to the poisoned one"
             else:
-                assert_same_bits(result, model.alone(segment), f"{isa}, {way}, segment {number} of {segments}")
+                alone = model.alone(segment, way["task"])
+                assert_same_bits(result, alone, f"{isa}, {way}, segment {number} of {segments}")
 
     check()

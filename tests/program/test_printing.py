@@ -11,6 +11,7 @@ from longspan.program.instructions import (
     Embed,
     Instruction,
     Linear,
+    LowRank,
     Mlp,
     Norm,
     Normalize,
@@ -100,6 +101,41 @@ def test_the_widest_models_fit_a_terminal() -> None:
     lines = format_program(small_bert(4096, 250_002)).splitlines()
     assert max(map(len, lines)) <= 120
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_low_rank_pairs() -> None:
+    x, hidden = Buffer("x", Rows.TOKENS, 8), Buffer("hidden", Rows.TILE, 32)
+    ranks, tile_ranks = Buffer("ranks", Rows.TOKENS, 4), Buffer("tile_ranks", Rows.TILE, 4)
+
+    def pair(outer: int, inner: int) -> LowRank:
+        return LowRank(left=weight(5 * outer, 4), right=Weight(("r",), (20, inner)), tasks=5, scale=0.25)
+
+    up, down = weight(32, 8), weight(8, 32)
+    program = Program(
+        "adapted",
+        (
+            Embed(stage=0, out=x, tokens=weight(100, 8), tokens_low_rank=pair(100, 8)),
+            Linear(stage=1, x=x, out=x, ranks=ranks, weight=weight(8, 8), bias=weight(8), low_rank=pair(8, 8)),
+            Mlp(
+                stage=1,
+                x=x,
+                out=x,
+                hidden=hidden,
+                ranks=tile_ranks,
+                up=up,
+                up_low_rank=pair(32, 8),
+                up_bias=weight(32),
+                down=down,
+                activation="gelu",
+            ),
+        ),
+        outputs=(x,),
+    )
+    assert format_program(program).splitlines()[3:6] == [
+        "0      0  embed   x                                tokens[100,8]+rank4x5",
+        "1      1  linear  x, ranks               ← x       [8,8]+bias+rank4x5",
+        "2      1  mlp     x, hidden, tile_ranks  ← x       up[32,8]+bias+rank4x5 down[8,32]  gelu",
+    ]
 
 
 def test_tail() -> None:

@@ -69,7 +69,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
     rank = fields.required_integer("r")
     return LoraConfig(
         rank=rank,
-        alpha=_number(fields, "lora_alpha", 8.0),
+        alpha=fields.number("lora_alpha", 8.0),
         rank_stabilised=fields.boolean("use_rslora", False),
         rank_patterns=_patterns(fields.table("rank_pattern")),
         alpha_patterns=_patterns(fields.table("alpha_pattern")),
@@ -78,20 +78,13 @@ def read_lora_config(folder: Path) -> LoraConfig:
     )
 
 
-def _number(fields: Fields, name: str, default: float) -> float:
-    value = fields.values.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise fields.wrong(name, "must be a number")
-    return float(value)
-
-
 def _patterns(fields: Fields) -> Mapping[str, float]:
     for pattern in fields.values:
         try:
             re.compile(pattern)
         except re.error as error:
             raise fields.wrong(pattern, f"is no regular expression: {error}") from None
-    return {name: _number(fields, name, 0.0) for name in fields.values}
+    return {name: fields.number(name, 0.0) for name in fields.values}
 
 
 @dataclass(frozen=True, slots=True)

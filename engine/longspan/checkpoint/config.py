@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,15 @@ class Fields:
         if value is None:
             raise self.wrong(name, "is missing; a positive integer is needed")
         return value
+
+    def number(self, name: str, default: float) -> float:
+        """A finite number; `default` where the field is absent."""
+        value = self.values.get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.wrong(name, f"must be a number, not {json_kind(value)}")
+        if not math.isfinite(value):
+            raise self.wrong(name, f"must be a finite number, not {value}")
+        return float(value)
 
     def text(self, name: str) -> str | None:
         """A string; None where the field is absent or null."""

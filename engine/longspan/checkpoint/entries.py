@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from ..errors import CheckpointError
+from .adaptations import folder_adaptations
 from .config import Fields, json_kind, read_json_list
 
 NAMESPACE = "sentence_transformers."
+ADAPTED = "custom_st.Transformer"
+"""Jina v3's own Transformer: it adds the adaptation for the task of a call, if the config declares some."""
 FIRST = ("Transformer", "StaticEmbedding")
 ROUTERS = ("Router", "Asym")
 SUPPORTED = (*FIRST, ROUTERS[0], "WeightedLayerPooling", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
@@ -66,9 +69,11 @@ def read_entry(fields: Fields, type_name: str, path_name: str, path: str | None)
     relative = PureWindowsPath(path)
     if relative.anchor or ".." in relative.parts or "\0" in path:
         raise fields.wrong(path_name, f"is {path!r}; a path inside the folder is needed")
-    if not module_type.startswith(NAMESPACE):
+    folder = fields.path.parent / path
+    known = module_type.startswith(NAMESPACE) or (module_type == ADAPTED and folder_adaptations(folder) is not None)
+    if not known:
         raise fields.wrong(type_name, f"is '{module_type}', code of its own, which is not run; {supported()}")
-    return Entry(fields.path, module_type, fields.path.parent / path)
+    return Entry(fields.path, module_type, folder)
 
 
 def supported() -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
+from .adaptations import folder_adaptations
 from .choices import NOTHING, Choices, variants
 from .config import Fields
 from .conventions import Convention, read_convention
@@ -35,6 +36,7 @@ from .transformer import TransformerModule, read_transformer
 
 __all__ = [
     "Activation",
+    "Adaptation",
     "DenseModule",
     "LayerNormModule",
     "NormalizeModule",
@@ -53,11 +55,21 @@ SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manha
 IMPLIED_PROMPTS = ("query", "document")
 MODULES_FILE = "modules.json"
 OPTIONS_FILE = "config_sentence_transformers.json"
+# What encode_query and encode_document ask for, where there are adaptations for it.
+RETRIEVAL = {"query": "retrieval.query", "document": "retrieval.passage"}
 TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """A task for which a checkpoint has low-rank pairs: its name, which is that of a prompt too, and its number."""
+
+    name: str
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,7 @@ class Recipe:
         similarity_fn_name: None where the file does not say.
         truncate_dim: the vector is cut to this length after the tail; None leaves it whole.
         separator: the token that stands between the chunks of a document; None where they are joined as text.
+        adaptation: what is added to the transformer's weights; None for the weights alone.
     """
 
     transformer: Path
@@ -98,11 +111,12 @@ class Recipe:
     similarity_fn_name: SimilarityName | None = None
     truncate_dim: int | None = None
     separator: str | None = None
+    adaptation: Adaptation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recipes:
-    """The recipes of a model folder: one, or with a Router one for each of its routes.
+    """The recipes of a model folder: one, or one for each route of a Router and each task with an adaptation.
 
     Attributes:
         all: each once, all with the same prompts, similarity and `truncate_dim`.
@@ -144,7 +158,7 @@ def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None 
     """
     if not (folder / MODULES_FILE).exists():
         choices.check([])
-        return Recipes((_plain(folder, choices, adapter),), {None: 0}, 0)
+        return _adapted(Recipes((_plain(folder, choices, adapter),), {None: 0}, 0))
     entries = read_entries(folder / MODULES_FILE)
     chains: dict[tuple[Entry, ...], int] = {}
     tasks: dict[str | None, int] = {}
@@ -156,12 +170,35 @@ def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None 
         raise CheckpointError(f"{folder / MODULES_FILE}: its Routers have no route in common.")
     choices.check(list(chains))
     other = tasks.pop(UNKNOWN_TASK, None)
-    return Recipes(tuple(_routed(folder, chain, choices) for chain in chains), tasks, other)
+    return _adapted(Recipes(tuple(_routed(folder, chain, choices) for chain in chains), tasks, other))
 
 
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a call without a task, else the first; raises as `read_recipes`."""
     return read_recipes(folder).main
+
+
+def _adapted(recipes: Recipes) -> Recipes:
+    """The recipes, and one more for each task that the transformer on its route has an adaptation for."""
+    declared = [folder_adaptations(recipe.transformer) for recipe in recipes.all]
+    known = [own for own in declared if own is not None]
+    if not known:
+        return recipes
+    instructions = {name: text for own in known for name, text in own.instructions.items()}
+    own_prompts = dict(recipes.main.prompts)
+    prompts = tuple({**own_prompts, **instructions, **own_prompts}.items())
+    found = [replace(recipe, prompts=prompts) for recipe in recipes.all]
+    tasks, other = dict(recipes.tasks), recipes.other
+    for name in instructions:
+        place = tasks.get(name, other)
+        own = None if place is None else declared[place]
+        if place is not None and own is not None and name in own.tasks:
+            tasks[name] = len(found)
+            found.append(replace(found[place], adaptation=Adaptation(name, own.tasks.index(name))))
+    if other is not None and declared[other] is not None:  # its code refuses other tasks
+        tasks = {**{alias: tasks.get(name, other) for alias, name in RETRIEVAL.items()}, **tasks}
+        other = None
+    return Recipes(tuple(found), tasks, other)
 
 
 def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:

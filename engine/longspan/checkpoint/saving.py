@@ -27,7 +27,7 @@ from .settings import Settings
 from .tensors import Tensors
 from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
 
-COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*")
+COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*", "custom_st.py")
 POOLING = frozenset({*POOLING_FIELDS, "pooling_mode", "include_prompt"})
 FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to
 

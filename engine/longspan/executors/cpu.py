@@ -13,7 +13,7 @@ from ..batch import Float32, Int64, PackedBatch, Partials
 from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import InputError
 from ..program.arena import Extents, place
-from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instruction, Routing, Tap, Weight
+from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instruction, LowRank, Routing, Tap, Weight
 from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets
@@ -96,7 +96,8 @@ class CpuExecutor:
             One float32 array [P, D] per pooling.
 
         Raises:
-            ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment).
+            ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment, a
+                task without low-rank pairs).
         """
         packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
         own, shared = packs.largest(batch.cu_seqlens)
@@ -112,6 +113,7 @@ class CpuExecutor:
                 pack_segments=packs.segments,
                 pack_order=packs.order,
                 shared_packs=packs.shared,
+                task=-1 if batch.task is None else batch.task,
                 ropes=[(rope.rows, rope.values) for rope in ropes],
                 q_scales=[scale.of_batch(*place) for scale in self._body.q_scales],
                 pack=self._token_layout(own),
@@ -220,7 +222,10 @@ def _fields(
             case Buffer():
                 value = index[value.name]
             case Weight():
-                value = [(value.arrange(tensors[name].data), tensors[name].dtype) for name in value.names]
+                value = _parts(value, tensors)
+            case LowRank():
+                left, right = (_parts(weight, tensors) for weight in (value.left, value.right))
+                value = {"left": left, "right": right, "tasks": value.tasks, "rank": value.rank, "scale": value.scale}
             case Rope():
                 number = program.ropes.index(value)
                 value = {"index": number, "size": value.size, "interleaved": value.interleaved}
@@ -235,6 +240,10 @@ def _fields(
     if isinstance(step, Tap):
         values["layers"] = step.weight.size
     return values
+
+
+def _parts(weight: Weight, tensors: Mapping[str, TensorView]) -> list[tuple[Any, str]]:
+    return [(weight.arrange(tensors[name].data), tensors[name].dtype) for name in weight.names]
 
 
 def _by_distance(step: Attention, parts: Sequence[tuple[Any, str]]) -> Float32:

@@ -67,3 +67,7 @@ def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[T
                 if weight is not None:
                     view = tensors[weight.names[0]]
                     yield Table(kind, view.shape[0], view.data.nbytes // view.shape[0], view.file)
+            if step.tokens is not None and step.tokens_low_rank is not None:  # one task's rows go with the tokens'
+                view = tensors[step.tokens_low_rank.left.names[0]]
+                rows = step.tokens.shape[0]
+                yield Table("tokens", rows, view.data.nbytes // (rows * step.tokens_low_rank.tasks), view.file)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from ..batch import Float32, Int64, PackedBatch
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from ..program import instructions as ops
 from ..program.program import Program
 from .reference import ReferenceExecutor, execute
@@ -42,7 +42,13 @@ class ForeignExecutor(ReferenceExecutor):
         self._model = model.to(device).eval()
 
     def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
-        """One float32 array [P_i, D] per `pool`, by ascending index."""
+        """One float32 array [P_i, D] per `pool`, by ascending index.
+
+        Raises:
+            InputError: the batch is for a task, whose adaptation is not known here.
+        """
+        if batch.task is not None:
+            raise InputError("backend='transformers' runs a model as it is: without the adaptation for a task")
         (tokens,) = self.body.inputs
         vectors = torch.zeros((batch.tokens, tokens.width), dtype=self.dtype, device=self.device)
         done = 0

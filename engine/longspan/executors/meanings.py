@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..batch import PackedBatch, Partials
 from ..program import instructions as ops
-from ..program.instructions import Activation, Buffer, NormKind, Weight
+from ..program.instructions import Activation, Buffer, LowRank, NormKind, Weight
 from ..program.relative import bias_buckets
 from ..program.rope import RopeTables
 
@@ -79,6 +79,28 @@ class Run:
         """A weight that an instruction may lack."""
         return None if weight is None else self.weights[weight]
 
+    def pair(self, low_rank: LowRank | None) -> tuple[Tensor, Tensor] | None:
+        """The scaled left and the right matrix of the batch's task, if it has one and there are such pairs."""
+        if low_rank is None or self.batch.task is None:
+            return None
+        if not 0 <= self.batch.task < low_rank.tasks:
+            raise ValueError(f"there is no task {self.batch.task} among {low_rank.tasks}")
+        left, right = (self.weights[w].chunk(low_rank.tasks)[self.batch.task] for w in (low_rank.left, low_rank.right))
+        return left * low_rank.scale, right
+
+    def affine(self, weight: Weight, bias: Weight | None = None, low_rank: LowRank | None = None) -> Linear:
+        """x -> x W^T + bias, with what W gains for the batch's task."""
+        matrix, vector, pair = self.weights[weight], self.weight(bias), self.pair(low_rank)
+        if pair is None:
+            return affine(matrix, vector)
+        left, right = pair
+        return lambda x: functional.linear(x, matrix, vector) + functional.linear(functional.linear(x, right), left)
+
+    def rows(self, table: Weight, low_rank: LowRank | None, index: Tensor) -> Tensor:
+        """Rows of a table, with what it gains for the batch's task."""
+        found, pair = self.weights[table][index], self.pair(low_rank)
+        return found if pair is None else found + pair[0][index] @ pair[1]
+
 
 # --- the body: rows are tokens -------------------------------------------------------------------------------------
 
@@ -88,7 +110,7 @@ def embed(op: ops.Embed, run: Run) -> None:
     given = next(run.weights[table] for table in (op.tokens, op.positions, op.types) if table is not None)
     x = given.new_zeros((len(run.ids), op.out.width))
     if op.tokens is not None:
-        x = run.weights[op.tokens][run.ids] * op.scale
+        x = run.rows(op.tokens, op.tokens_low_rank, run.ids) * op.scale
     if op.positions is not None:
         rows = run.positions
         if op.position_map is not None:
@@ -96,7 +118,7 @@ def embed(op: ops.Embed, run: Run) -> None:
             rows = torch.tensor(mapped, dtype=rows.dtype, device=rows.device)
         x = x + run.weights[op.positions][rows + op.position_offset]
     if op.types is not None:
-        x = x + run.weights[op.types][0]
+        x = x + run.rows(op.types, op.types_low_rank, torch.zeros_like(run.ids))
     run[op.out] = x
 
 
@@ -122,7 +144,7 @@ def norm(op: ops.Norm, run: Run) -> None:
 
 def linear(op: ops.Linear, run: Run) -> None:
     """out = activation(x W^T + bias) * factor + residual."""
-    y = ACTIVATIONS[op.activation](functional.linear(run[op.x], run.weights[op.weight], run.weight(op.bias)))
+    y = ACTIVATIONS[op.activation](run.affine(op.weight, op.bias, op.low_rank)(run[op.x]))
     run[op.out] = run.plus(y if op.factor is None else y * run[op.factor], op.residual)
 
 
@@ -146,7 +168,7 @@ def turned(x: Tensor, cosines: Tensor, sines: Tensor, interleaved: bool) -> Tens
 
 def qkv(op: ops.Qkv, run: Run) -> None:
     """q, k, v = the column blocks of x W^T + bias, of H*E, G*E and G*E columns, normalised and turned."""
-    y = functional.linear(run[op.x], run.weights[op.weight], run.weight(op.bias))
+    y = run.affine(op.weight, op.bias, op.low_rank)(run[op.x])
     queries, keys = op.heads * op.head_size, op.kv_heads * op.head_size
     q, k, v = y[:, :queries], y[:, queries : queries + keys], y[:, queries + keys :]
     if op.norm is not None:
@@ -259,9 +281,9 @@ def gated(x: Tensor, activation: Activation, up: Linear, gate: Linear | None) ->
 def mlp(op: ops.Mlp, run: Run) -> None:
     """out = h W^T + down_bias + residual, tile by tile; see `gated` for h."""
     x = run[op.x]
-    up = affine(run.weights[op.up], run.weight(op.up_bias))
-    gate = None if op.gate is None else affine(run.weights[op.gate], run.weight(op.gate_bias))
-    down = affine(run.weights[op.down], run.weight(op.down_bias))
+    up = run.affine(op.up, op.up_bias, op.up_low_rank)
+    gate = None if op.gate is None else run.affine(op.gate, op.gate_bias, op.gate_low_rank)
+    down = run.affine(op.down, op.down_bias, op.down_low_rank)
     out = x.new_empty((len(x), op.out.width))
     for first in range(0, len(x), MLP_ROWS):
         tile = slice(first, first + MLP_ROWS)

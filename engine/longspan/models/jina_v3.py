@@ -1,12 +1,15 @@
-"""Jina v3: XLM-RoBERTa with rotary positions. Of a checkpoint with task adapters it takes the weights beneath."""
+"""Jina v3: XLM-RoBERTa with rotary positions, and in the original code's checkpoints with adaptations for tasks."""
 
 from __future__ import annotations
 
+from ..checkpoint.adaptations import read_adaptations
+from ..checkpoint.config import Fields
 from ..program.instructions import Instruction
 from ..program.rope import Rope
 from .blocks import Blocks, Sizes
 from .config import ModelConfig
 from .family import Body
+from .low_rank import with_adaptations
 from .rope import read_rope
 from .rotary_bert import NATIVE, Names, rotary_bert
 
@@ -29,7 +32,9 @@ def jina_v3(config: ModelConfig) -> Body:
 def xlm_roberta_flash(config: ModelConfig) -> Body:
     """`model_type: "xlm-roberta"` with `position_embedding_type: "rotary"`: the original code's."""
     theta = config.number("rotary_emb_base", default=10_000.0)
-    return _body(config, ORIGINAL, read_rope(config, Sizes.of(config).head_size, theta=theta))
+    body = _body(config, ORIGINAL, read_rope(config, Sizes.of(config).head_size, theta=theta))
+    adaptations = read_adaptations(Fields(config.path, config.fields))
+    return body if adaptations is None else with_adaptations(body, adaptations)
 
 
 def _body(config: ModelConfig, names: Names, rope: Rope | None) -> Body:

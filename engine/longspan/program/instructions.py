@@ -120,6 +120,31 @@ class Weight:
         return f"{'+'.join(self.names)}{list(self.shape)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """What a weight gains for a task: scale * left[task] right[task], a low-rank pair for each task (LoRA).
+
+    Attributes:
+        left: [tasks * n, rank] for a weight [n, k].
+        right: [tasks * rank, k].
+        tasks: how many pairs there are.
+        scale: of all of them.
+    """
+
+    left: Weight
+    right: Weight
+    tasks: int
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """How many columns `left` has."""
+        return self.left.shape[1]
+
+    def __str__(self) -> str:
+        return f"rank{self.rank}x{self.tasks}"
+
+
 def _reads() -> Buffer:
     value: Buffer = field(metadata={"access": "read"})
     return value
@@ -132,6 +157,11 @@ def _reads_optional() -> Buffer | None:
 
 def _writes() -> Buffer:
     value: Buffer = field(metadata={"access": "write"})
+    return value
+
+
+def _writes_optional() -> Buffer | None:
+    value: Buffer | None = field(default=None, metadata={"access": "write"})
     return value
 
 
@@ -165,8 +195,11 @@ class Instruction:
     @property
     def weights(self) -> tuple[Weight, ...]:
         """The weights that this instruction uses, in field order."""
-        values = (getattr(self, spec.name) for spec in dataclasses.fields(self))
-        return tuple(value for value in values if isinstance(value, Weight))
+        found: list[Weight] = []
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            found += [value.left, value.right] if isinstance(value, LowRank) else [value]
+        return tuple(value for value in found if isinstance(value, Weight))
 
 
 # --- the body: rows are tokens -------------------------------------------------------------------------------------
@@ -177,15 +210,18 @@ class Embed(Instruction):
     """out[t] = tokens[ids[t]] * scale + positions[position[t] + position_offset] + types[0]; absent tables are zero.
 
     Where there is a `position_map`, its rows take the place of position[t].
+    Tables may gain a low-rank pair by the batch's task.
     """
 
     out: Buffer = _writes()
     tokens: Weight | None = None  # [vocabulary, D]
+    tokens_low_rank: LowRank | None = None
     scale: float = 1.0
     positions: Weight | None = None  # [maximum, D]
     position_offset: int = 0
     position_map: PositionMap | None = None
     types: Weight | None = None  # [types, D]; every token of a single text has type 0
+    types_low_rank: LowRank | None = None
 
 
 NormKind = Literal["layer", "rms"]
@@ -209,11 +245,13 @@ class Norm(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Instruction):
-    """out = activation(x W^T + bias) * factor + residual."""
+    """out = activation(x W^T + bias) * factor + residual; W may gain a low-rank pair by the batch's task."""
 
     x: Buffer = _reads()
     out: Buffer = _writes()
+    ranks: Buffer | None = _writes_optional()  # [T, rank], scratch of the low-rank pair
     weight: Weight  # [out width, in width]
+    low_rank: LowRank | None = None
     bias: Weight | None = None
     activation: Activation = "identity"
     factor: Buffer | None = _reads_optional()
@@ -243,14 +281,16 @@ class HeadNorm:
 class Qkv(Instruction):
     """q, k, v = split(x W^T + bias), normalised and turned; W stacks the rows of q (H*E), k (G*E) and v (G*E).
 
-    The order is projection, `norm`, `rope`, `q_scale`.
+    The order is projection, `norm`, `rope`, `q_scale`. W may gain a low-rank pair by the batch's task.
     """
 
     x: Buffer = _reads()
     q: Buffer = _writes()  # [T, H*E]
     k: Buffer = _writes()  # [T, G*E]
     v: Buffer = _writes()  # [T, G*E]
+    ranks: Buffer | None = _writes_optional()  # [T, rank], scratch of the low-rank pair
     weight: Weight
+    low_rank: LowRank | None = None
     bias: Weight | None = None
     heads: int
     kv_heads: int
@@ -305,16 +345,21 @@ class Mlp(Instruction):
     """out = h W^T + down_bias + residual, tile by tile: the F columns of h never have T rows.
 
     h = activation(x U^T + up_bias), or with a gate (GLU) activation(x G^T + gate_bias) * (x U^T + up_bias).
+    Each matrix may gain a low-rank pair by the batch's task, all of one rank.
     """
 
     x: Buffer = _reads()
     out: Buffer = _writes()
     hidden: Buffer = _writes()  # [tile, F], scratch
+    ranks: Buffer | None = _writes_optional()  # [tile, rank], scratch of the low-rank pairs
     up: Weight  # [F, D]
+    up_low_rank: LowRank | None = None
     up_bias: Weight | None = None
     gate: Weight | None = None  # [F, D]
+    gate_low_rank: LowRank | None = None
     gate_bias: Weight | None = None
     down: Weight  # [D, F]
+    down_low_rank: LowRank | None = None
     down_bias: Weight | None = None
     activation: Activation
     residual: Buffer | None = _reads_optional()

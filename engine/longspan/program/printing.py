@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from .instructions import Buffer, Instruction, Weight
+from .instructions import Buffer, Instruction, LowRank, Weight
 from .program import Program
 
 GAP = "  "
@@ -15,7 +15,8 @@ def format_program(program: Program) -> str:
     """A listing: a header with the counts, one line per instruction, one line per buffer. No newline at the end.
 
     An instruction's line has its index, stage, name, outputs ← inputs, then the shapes of its weights (`+bias` for the
-    bias that goes with one) and the attributes that differ from their defaults.
+    bias that goes with one, `+rank4x5` for low-rank pairs of rank 4 for 5 tasks) and the attributes that differ from
+    their defaults.
     """
     elements = sum(weight.size for weight in program.weights)
     instructions, buffers = counted(len(program.instructions), "instruction"), counted(len(program.buffers), "buffer")
@@ -63,16 +64,17 @@ def names(buffers: Sequence[Buffer]) -> str:
 
 
 def weight_words(op: Instruction) -> Iterator[str]:
-    """One word per matrix: its role and shape, "up[1536,384]+bias"; an instruction's main weight has no role."""
+    """One word per matrix: its role and shape, "up[1536,384]+bias+rank4x5"; the main weight has no role."""
     roles = {spec.name: getattr(op, spec.name) for spec in dataclasses.fields(op)}
     weights = {role: weight for role, weight in roles.items() if isinstance(weight, Weight)}
     for role, weight in weights.items():
-        own_bias = "bias" if role == "weight" else f"{role}_bias"
+        own_bias, own_pair = (name if role == "weight" else f"{role}_{name}" for name in ("bias", "low_rank"))
         of = role.removesuffix("bias").removesuffix("_") or "weight"
         if role.endswith("bias") and of in weights:
             continue  # named with its matrix
         shape = f"[{','.join(map(str, weight.shape))}]"
-        yield ("" if role == "weight" else role) + shape + ("+bias" if own_bias in weights else "")
+        pair = f"+{roles[own_pair]}" if roles.get(own_pair) is not None else ""
+        yield ("" if role == "weight" else role) + shape + ("+bias" if own_bias in weights else "") + pair
 
 
 def attribute_words(op: Instruction) -> Iterator[str]:
@@ -81,7 +83,8 @@ def attribute_words(op: Instruction) -> Iterator[str]:
         value = getattr(op, spec.name)
         if spec.name == "residual" and value is not None:
             yield f"residual={value.name}"
-        if spec.name == "stage" or isinstance(value, Buffer | Weight) or value is None or value == spec.default:
+        shown = spec.name == "stage" or isinstance(value, Buffer | Weight | LowRank)
+        if shown or value is None or value == spec.default:
             continue
         if isinstance(value, str):
             yield value
