@@ -44,7 +44,7 @@ def test_smallest_cosine() -> None:
 
 @pytest.mark.skipif("LONGSPAN_MODELS_TABLE" in os.environ, reason="the page is being written")
 def test_the_page_has_every_family() -> None:
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    _, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     rows, after = rest.split(END)
     measured = re.findall(r"^\| `([\w-]+)` \| \d+: ", rows, re.MULTILINE)
     equal = re.findall(r"`([\w-]+)`", re.findall(r"To the bit: (.*?)\.\n", after, re.DOTALL)[0])
