@@ -109,7 +109,7 @@ def test_the_first_text_waits_for_no_other(encoder: Encoder) -> None:
             yield text
 
     for number, _ in enumerate(encoder.stream(feed()), 1):
-        assert taken <= 4 * number + 3
+        assert taken == 1 if number == 1 else taken <= 4 * number + 3
 
 
 def test_a_slice_of_a_stream_is_bounded(encoder: Encoder) -> None:

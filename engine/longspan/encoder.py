@@ -283,7 +283,8 @@ class Encoder(LoadedModel):
             spans: the chunks as (start, end) pairs of code points; for a list of documents, such a list per document.
                 They may overlap.
             splitter: a callable from a text to its pieces (strings, pairs of code points, or Chonkie's chunks), or an
-                object with `split_text` (LangChain's splitters).
+                object with `split_text` (LangChain's splitters). Its words have to be the text's: whitespace may
+                differ, letters (lower case, a tokenizer's own spelling) may not. Pieces without a token are left out.
             joiner: the text between the chunks of a document that is given as a list of chunks; by default the
                 checkpoint's separator token if it declares one, which belongs to no chunk, else a space.
             chunk_overlap: how many tokens a chunk repeats from the one before, at most; with `chunk_tokens`.

@@ -20,7 +20,7 @@ _SLICE_TEXTS = 4096
 _SLICE_CHARACTERS = 1 << 21
 _STREAM_CHARACTERS = 1 << 18  # some seconds of work: what a stream holds back at most
 _FIRST_CHARACTERS = 1 << 12  # a stream's first slice is one text or so many characters; each is twice the one before
-_PATIENCE = 0.05  # seconds after which a stream's texts came slowly: the next slice is one text again
+_PATIENCE = 0.05  # seconds that a slice waits for texts; after a text that took so long, slices begin with one again
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def streamed_groups(inputs: Iterable[Input]) -> Iterator[Group]:
     left: list[Input] = []  # what did not fit the group before
     while not ended:
         group, left = left, []
-        size, began, failure = sum(len(item.text) for item in group), time.monotonic(), None
+        size, failure, slow = sum(len(item.text) for item in group), None, False
+        began = asked = time.monotonic()
         while not group or len(group) < texts:
             try:
                 item = next(items)
@@ -120,15 +121,16 @@ def streamed_groups(inputs: Iterable[Input]) -> Iterator[Group]:
                 left = [item]
                 break
             group.append(item)
-            if time.monotonic() - began > _PATIENCE:
+            asked, before = time.monotonic(), asked
+            slow = asked - before > _PATIENCE
+            if asked - began > _PATIENCE:
                 break
-        slow = time.monotonic() - began > _PATIENCE
         if group:
-            yield Group(start, group, alone=slow or ended or failure is not None)
+            yield Group(start, group, alone=slow or ended or failure is not None or start == 0)
         if failure is not None:
             raise failure
         start += len(group)
-        texts = 1 if slow else min(2 * texts, _SLICE_TEXTS)
+        texts = 1 if slow else min(2 * len(group), _SLICE_TEXTS)
         characters = _FIRST_CHARACTERS if slow else min(2 * characters, _STREAM_CHARACTERS)
 
 

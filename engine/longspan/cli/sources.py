@@ -105,8 +105,12 @@ def _folder(folder: Path, excluded: set[str]) -> list[Source]:
     for path in sorted(paths, key=lambda path: path.parts):
         try:
             sources.append(_source(path, _kind(path)))
-        except FileNotFoundError:
+        except OSError:
+            if not path.is_symlink():
+                raise
             note(f"warning: passed over {_printable(path)}: a link to nothing")
+    if not sources:
+        raise InputError(f"{_printable(folder)} holds links to nothing only")
     return sources
 
 
