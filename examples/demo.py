@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,9 @@ def main() -> int:
     sys.stdout.flush()
 
     start = time.perf_counter()
-    document = encoder.encode_chunks(text, chunk_tokens=options.chunk_tokens, show_progress_bar=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the facts below tell of windows
+        document = encoder.encode_chunks(text, chunk_tokens=options.chunk_tokens, show_progress_bar=True)
     seconds = time.perf_counter() - start
     passages, width = document.vectors.shape
     rows = [

@@ -85,3 +85,10 @@ def test_standard_input(longspan: Run, tiny: Path, monkeypatch: pytest.MonkeyPat
     ran = longspan("search", "-", "dog fish", "--model", tiny, "--input-format", "jsonl", "--json")
     best, _ = json.loads(ran.out)["passages"]
     assert (best["file"], best["text"]) == ("-:2", "dog fish")
+
+
+def test_windows_are_no_news(longspan: Run, minilm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text(f"{RIVERS} {CATS}\n" * 20)
+    ran = longspan("search", path, "Who purrs?", "--model", minilm)
+    assert (ran.code, ran.err) == (0, "")

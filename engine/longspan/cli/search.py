@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, LongTextWarning
 from .options import add_command, add_json, add_model, add_records, positive
 from .terminal import one_line, show, show_json
 
@@ -100,7 +101,9 @@ def _ranked(encoder: Encoder, query: Any, group: Sequence[Document], chunk_token
     from ..search import semantic_search
 
     texts = [document.text for document in group]
-    results = encoder.encode_chunks(texts, chunk_tokens=chunk_tokens, show_progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LongTextWarning)  # passages are found in windows as well
+        results = encoder.encode_chunks(texts, chunk_tokens=chunk_tokens, show_progress_bar=False)
     places = [
         (document, result, chunk)
         for document, result in zip(group, results, strict=True)
