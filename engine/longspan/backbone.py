@@ -23,7 +23,8 @@ from .models.family import Body
 from .models.foreign import foreign
 from .models.layers import LayerChoice, choose_layers, weighted_layers
 from .models.static import static
-from .program.instructions import Embed, Weight
+from .program.instructions import Embed
+from .program.operands import Weight
 from .program.program import Program
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,5 +101,23 @@ def longspan(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def without_reader() -> Callable[..., None]:
+    """Runs a command line whose standard output nobody reads, as before `| head -0`: it ends quietly with 141."""
+
+    def run(*arguments: object) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", "longspan", *map(str, arguments)]
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.close()
+        assert child.wait(60) == 141
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+        child.stderr.close()
 
     return run

@@ -186,20 +186,8 @@ def test_closed_standard_error(command: list[Any]) -> None:
     assert json.loads(run.stdout)["skipped"] == 1
 
 
-def test_broken_pipe(command: list[Any], tmp_path: Path) -> None:
+def test_broken_pipe(without_reader: Callable[..., None], command: list[Any], tmp_path: Path) -> None:
     """The output is whole before its reader is found gone."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "longspan", *map(str, command)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert child.stdout is not None
-    child.stdout.close()
-    assert child.wait(60) == 141
-    assert child.stderr is not None
-    assert child.stderr.read() == b""
-    child.stderr.close()
+    without_reader(*command)
     assert (tmp_path / "out.npz").exists()
     assert not (tmp_path / "out.npz.partial").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("line", BROKEN, ids=list(BROKEN.values()))
 def test_broken_jsonl(tmp_path: Path, line: bytes) -> None:
-    if "Exceeds" in BROKEN[line] and not hasattr(__import__("sys"), "get_int_max_str_digits"):
+    if "Exceeds" in BROKEN[line] and not hasattr(sys, "get_int_max_str_digits"):
         pytest.skip("this Python reads integers of any length")
     path = written(tmp_path / "a.jsonl", b'{"text": "good"}\n\n' + line + b'\n{"text": "last"}')
     with pytest.raises(InputError, match=r"a\.jsonl:3: "):

@@ -80,17 +80,9 @@ def test_the_parser_needs_nothing_heavy() -> None:
     assert output == "[]\n", errors
 
 
-def test_module_and_broken_pipe(tiny: Path) -> None:
+def test_module_and_broken_pipe(without_reader: Callable[..., None], tiny: Path) -> None:
     """`python -m longspan … | head -1` ends without a traceback."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "longspan", "info", str(tiny), "--program"]
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert child.stdout is not None
-    child.stdout.close()
-    assert child.wait(60) == 141
-    assert child.stderr is not None
-    assert child.stderr.read() == b""
-    child.stderr.close()
+    without_reader("info", tiny, "--program")
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])

@@ -19,20 +19,17 @@ from longspan.executors.reference import execute, without_tokens
 from longspan.program.instructions import (
     Activation,
     Attention,
-    Buffer,
     Combine,
     Embed,
     Instruction,
     Linear,
-    LowRank,
     Mlp,
     Norm,
     Normalize,
     Pool,
     Qkv,
-    Rows,
-    Weight,
 )
+from longspan.program.operands import Buffer, LowRank, Rows, Weight
 from longspan.program.program import Program
 
 

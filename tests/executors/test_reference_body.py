@@ -20,7 +20,8 @@ from longspan.executors.reference import ReferenceExecutor, execute, load_weight
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
 from longspan.models.family import Body
-from longspan.program.instructions import Buffer, Combine, Linear, Normalize, Rows, Weight
+from longspan.program.instructions import Combine, Linear, Normalize
+from longspan.program.operands import Buffer, Rows, Weight
 from longspan.program.program import Program
 
 LENGTHS = (7, 1, 23, 2, 40)

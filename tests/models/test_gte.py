@@ -17,15 +17,11 @@ from transformers import GteConfig, GteForMaskedLM, GteModel
 from longspan import Encoder
 
 from .formulas import Tensors, attention, heads_of, inverse_frequencies, layer_norm, linear, rms_norm, rotated
-from .harness import VOCABULARY, Formula, Peer, assert_refused, check, edit_config, edit_tensors, save, save_tensors
+from .harness import Formula, Peer, assert_refused, check, edit_config, edit_tensors, save, save_tensors
+from .tiny import ENCODER
 
 BASE: dict[str, Any] = {
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 48,
-    "num_attention_heads": 3,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 160,
+    **ENCODER,
     "type_vocab_size": 1,
     "layer_norm_eps": 1e-12,
     "initializer_range": 0.15,

@@ -12,15 +12,11 @@ from transformers import JinaEmbeddingsV3Config, JinaEmbeddingsV3ForMaskedLM, Ji
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, save, texts_of
+from .harness import Peer, assert_refused, check, edit_config, save, texts_of
+from .tiny import ENCODER
 
 BASE: dict[str, Any] = {
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 48,
-    "num_attention_heads": 3,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 160,
+    **ENCODER,
     "type_vocab_size": 1,
     "initializer_range": 0.15,
     "layer_norm_eps": 1e-5,

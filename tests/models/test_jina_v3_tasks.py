@@ -22,7 +22,8 @@ from longspan import CheckpointError, Encoder, InputError
 from longspan.executors.reference import ReferenceExecutor
 
 from . import formulas
-from .harness import VOCABULARY, Formula, check, edit_config, save_tensors, texts_of
+from .harness import Formula, check, edit_config, save_tensors, texts_of
+from .tiny import ENCODER
 
 TASKS = ("retrieval.query", "retrieval.passage", "separation", "text-matching")
 INSTRUCTIONS = {"retrieval.query": "q u e r y ", "retrieval.passage": "d o c ", "separation": "", "text-matching": ""}
@@ -31,12 +32,7 @@ FIELDS: dict[str, Any] = {
     "model_type": "xlm-roberta",
     "position_embedding_type": "rotary",
     "rotary_emb_base": 300.0,
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 48,
-    "num_attention_heads": 3,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 160,
+    **ENCODER,
     "type_vocab_size": 1,
     "layer_norm_eps": 1e-5,
     "hidden_act": "gelu",

@@ -17,16 +17,12 @@ from longspan import Encoder
 
 from .formulas import Tensors, attention, heads_of, inverse_frequencies, layer_norm, linear, rotated
 from .harness import VOCABULARY, Formula, Peer, assert_refused, check, edit_tensors, save, save_tensors
+from .tiny import ENCODER
 
 # --- transformers' own ---------------------------------------------------------------------------------------------
 
 NATIVE = {
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 48,
-    "num_attention_heads": 3,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 160,
+    **ENCODER,
     "initializer_range": 0.15,
 }
 WIDE = {"initializer_range": 0.05}

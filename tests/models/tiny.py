@@ -1,4 +1,4 @@
-"""What the configs of tiny decoders have in common."""
+"""What the configs of tiny models have in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from typing import Any
 
 from .harness import VOCABULARY
 
+ENCODER: dict[str, Any] = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 48,
+    "num_attention_heads": 3,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 160,
+}
 BASE: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 48,

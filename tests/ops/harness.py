@@ -21,7 +21,8 @@ import torch
 from longspan.batch import Float32, PackedBatch, Partials
 from longspan.checkpoint.tensor_view import TensorView
 from longspan.executors.reference import execute, load_weights, without_tokens
-from longspan.program.instructions import Buffer, Embed, Instruction, LowRank, Pool, Rows, Weight
+from longspan.program.instructions import Embed, Instruction, Pool
+from longspan.program.operands import Buffer, LowRank, Rows, Weight
 from longspan.program.program import Program
 
 Array = npt.NDArray[Any]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longspan.program.instructions import Attention, Buffer, Qkv, RelativeBias, Weight
+from longspan.program.instructions import Attention, Qkv, RelativeBias
+from longspan.program.operands import Buffer, Weight
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 

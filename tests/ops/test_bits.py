@@ -11,18 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.batch import Float32, PackedBatch, Partials
-from longspan.program.instructions import (
-    Attention,
-    Buffer,
-    Embed,
-    Instruction,
-    Linear,
-    Mlp,
-    Norm,
-    Pool,
-    Qkv,
-    Rows,
-)
+from longspan.program.instructions import Attention, Embed, Instruction, Linear, Mlp, Norm, Pool, Qkv
+from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
 
 from .harness import (

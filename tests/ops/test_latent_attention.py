@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from longspan.program.instructions import Buffer, LatentAttention, Rows
+from longspan.program.instructions import LatentAttention
+from longspan.program.operands import Buffer, Rows
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 

@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from longspan.program.instructions import Activation, Layout, Linear
+from longspan.program.instructions import Activation, Linear
+from longspan.program.operands import Layout
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 

@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from longspan.batch import PackedBatch
-from longspan.program.instructions import Activation, Buffer, Embed, Instruction, Linear, LowRank, Mlp, Rows
+from longspan.program.instructions import Activation, Embed, Instruction, Linear, Mlp
+from longspan.program.operands import Buffer, LowRank, Rows
 
 from .harness import (
     TILE_EDGES,

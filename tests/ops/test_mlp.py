@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from longspan.program.instructions import Activation, Buffer, Mlp, Rows
+from longspan.program.instructions import Activation, Mlp
+from longspan.program.operands import Buffer, Rows
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 

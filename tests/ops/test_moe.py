@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from longspan.program.instructions import Buffer, Moe, Routing, Rows
+from longspan.program.instructions import Moe, Routing
+from longspan.program.operands import Buffer, Rows
 
 from .harness import Case, batches_of, every_tier, tokens_buffer
 

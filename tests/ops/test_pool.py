@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from longspan.batch import Partials
-from longspan.program.instructions import Buffer, Pool, Rows
+from longspan.program.instructions import Pool
+from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
 
 from .harness import Case, batch_of, check_body, every_tier

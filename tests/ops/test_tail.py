@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from longspan.batch import Float32, Partials
-from longspan.program.instructions import Activation, Buffer, Combine, Instruction, Linear, Norm, Normalize, Rows
+from longspan.program.instructions import Activation, Combine, Instruction, Linear, Norm, Normalize
+from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
 
 from .harness import Case, check_tail, every_tier

@@ -10,20 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.program.arena import Arena, Extents, live_bytes, live_ranges, place
-from longspan.program.instructions import (
-    Attention,
-    Buffer,
-    Embed,
-    Instruction,
-    Linear,
-    Mlp,
-    Norm,
-    Normalize,
-    Pool,
-    Qkv,
-    Rows,
-    Weight,
-)
+from longspan.program.instructions import Attention, Embed, Instruction, Linear, Mlp, Norm, Normalize, Pool, Qkv
+from longspan.program.operands import Buffer, Rows, Weight
 from longspan.program.program import Program
 
 ONE = Weight(("one",), (1,))

@@ -6,20 +6,17 @@ import re
 
 from longspan.program.instructions import (
     Attention,
-    Buffer,
     Combine,
     Embed,
     Instruction,
     Linear,
-    LowRank,
     Mlp,
     Norm,
     Normalize,
     Pool,
     Qkv,
-    Rows,
-    Weight,
 )
+from longspan.program.operands import Buffer, LowRank, Rows, Weight
 from longspan.program.printing import format_program
 from longspan.program.program import Program
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from longspan.program.instructions import Attention, Buffer, Embed, Linear, Mlp, Norm, Pool, Rows, Weight
+from longspan.program.instructions import Attention, Embed, Linear, Mlp, Norm, Pool
+from longspan.program.operands import Buffer, Rows, Weight
 from longspan.program.program import Program
 
 X = Buffer("x", Rows.TOKENS, 8)

@@ -13,7 +13,8 @@ from ..batch import Float32, Int64, PackedBatch, Partials
 from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import InputError
 from ..program.arena import Extents, place
-from ..program.instructions import Attention, Buffer, Embed, HeadNorm, Instruction, LowRank, Routing, Tap, Weight
+from ..program.instructions import Attention, Embed, HeadNorm, Instruction, Routing, Tap
+from ..program.operands import Buffer, LowRank, Weight
 from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from ..batch import PackedBatch, Partials
 from ..program import instructions as ops
-from ..program.instructions import Activation, Buffer, LowRank, NormKind, Weight
+from ..program.instructions import Activation, NormKind
+from ..program.operands import Buffer, LowRank, Weight
 from ..program.relative import bias_buckets
 from ..program.rope import RopeTables
 

@@ -12,7 +12,7 @@ from ..batch import Float32, PackedBatch, Partials
 from ..checkpoint.tensor_view import TensorView
 from ..errors import CheckpointError
 from ..program import instructions as ops
-from ..program.instructions import Weight
+from ..program.operands import Weight
 from ..program.program import Program
 from ..program.rope import RopeTables
 from .meanings import MEANINGS, Run

@@ -6,18 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..program.instructions import (
-    Activation,
-    Attention,
-    Buffer,
-    Instruction,
-    Linear,
-    Mlp,
-    Norm,
-    NormKind,
-    Qkv,
-    Weight,
-)
+from ..program.instructions import Activation, Attention, Instruction, Linear, Mlp, Norm, NormKind, Qkv
+from ..program.operands import Buffer, Weight
 from .config import ModelConfig
 from .family import rows_of, tile_buffer, tokens_buffer, weight
 

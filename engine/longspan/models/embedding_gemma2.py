@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..program.instructions import Buffer, Embed, Instruction, Linear, Norm
+from ..program.instructions import Embed, Instruction, Linear, Norm
+from ..program.operands import Buffer
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .decoder import GATED, NAMES, normalised_heads

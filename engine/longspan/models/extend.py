@@ -15,7 +15,8 @@ import numpy as np
 from ..batch import Float32
 from ..checks import is_count, one_of
 from ..errors import InputError
-from ..program.instructions import Attention, Embed, Instruction, Qkv, Weight
+from ..program.instructions import Attention, Embed, Instruction, Qkv
+from ..program.operands import Weight
 from ..program.positions import LengthScale, PositionMap, SelfExtend
 from ..program.rope import Frequencies, Rope
 from .family import UNLIMITED, Body

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from ..program.instructions import Buffer, Instruction, Layout, Pool, Rows, Weight
+from ..program.instructions import Instruction, Pool
+from ..program.operands import Buffer, Layout, Rows, Weight
 from ..program.program import Program
 from .config import ModelConfig
 

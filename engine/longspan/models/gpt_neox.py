@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..program.instructions import Embed, Instruction, Layout, Weight
+from ..program.instructions import Embed, Instruction
+from ..program.operands import Layout, Weight
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, weight

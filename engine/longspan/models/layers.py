@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
-from ..program.instructions import Buffer, Instruction, Tap, Weight
+from ..program.instructions import Instruction, Tap
+from ..program.operands import Buffer, Weight
 from .family import Body, tokens_buffer
 
 

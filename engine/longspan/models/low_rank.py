@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..checkpoint.adaptations import Adaptations
-from ..program.instructions import Embed, Instruction, Layout, Linear, LowRank, Mlp, Qkv, Weight
+from ..program.instructions import Embed, Instruction, Linear, Mlp, Qkv
+from ..program.operands import Layout, LowRank, Weight
 from .family import Body, tile_buffer, tokens_buffer
 
 FOLDER = "parametrizations.weight.0."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..program.instructions import Activation, Instruction, Layout, Moe, Routing, Weight
+from ..program.instructions import Activation, Instruction, Moe, Routing
+from ..program.operands import Layout, Weight
 from .blocks import Blocks
 from .config import ModelConfig
 from .decoder import decoder, gated_mlp

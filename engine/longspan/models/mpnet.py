@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..program.instructions import Embed, Instruction, Layout, RelativeBias, Weight
+from ..program.instructions import Embed, Instruction, RelativeBias
+from ..program.operands import Layout, Weight
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, weight

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..program.instructions import Activation, Instruction, Layout, Moe, Routing, Weight
+from ..program.instructions import Activation, Instruction, Moe, Routing
+from ..program.operands import Layout, Weight
 from ..program.rope import Rope
 from .blocks import Blocks, Sizes
 from .config import ModelConfig

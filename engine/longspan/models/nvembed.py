@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..program.instructions import Instruction, LatentAttention, Norm, Weight
+from ..program.instructions import Instruction, LatentAttention, Norm
+from ..program.operands import Weight
 from .blocks import Blocks, Sizes
 from .config import ModelConfig
 from .decoder import decoder

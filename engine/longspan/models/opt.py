@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..program.instructions import Buffer, Embed, Instruction, Linear, Norm
+from ..program.instructions import Embed, Instruction, Linear, Norm
+from ..program.operands import Buffer
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, tokens_buffer, weight

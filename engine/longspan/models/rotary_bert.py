@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..program.instructions import Embed, Instruction, Weight
+from ..program.instructions import Embed, Instruction
+from ..program.operands import Weight
 from ..program.rope import Rope
 from .blocks import Blocks, joined
 from .family import Body, weight

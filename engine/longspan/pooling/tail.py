@@ -10,7 +10,8 @@ from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
 from ..errors import CheckpointError
 from ..models.family import partials_buffer
-from ..program.instructions import Buffer, Combine, Instruction, Linear, Norm, Normalize, Rows, Weight
+from ..program.instructions import Combine, Instruction, Linear, Norm, Normalize
+from ..program.operands import Buffer, Rows, Weight
 from ..program.program import Program
 from .modes import mode_of
 

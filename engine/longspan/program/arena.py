@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from .instructions import Buffer, Rows
+from .operands import Buffer, Rows
 from .program import Program
 
 ELEMENT_BYTES = 4  # buffers are float32

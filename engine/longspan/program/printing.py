@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from .instructions import Buffer, Instruction, LowRank, Weight
+from .instructions import Instruction
+from .operands import Buffer, LowRank, Weight
 from .program import Program
 
 GAP = "  "

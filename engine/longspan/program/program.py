@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .instructions import Attention, Buffer, Embed, Instruction, Qkv, Rows, Weight
+from .instructions import Attention, Embed, Instruction, Qkv
+from .operands import Buffer, Rows, Weight
 from .positions import LengthScale, PositionMap
 from .rope import PositionScale, Rope
 
