@@ -235,6 +235,11 @@ def test_given_chunks_beyond_the_cut(encoder: Encoder, long_document: str) -> No
     assert same_document_vectors(split, kept)
 
 
+def test_a_document_without_tokens_has_no_chunks(encoder: Encoder) -> None:
+    whole, nothing = encoder.encode_chunks(["hello", "\u200b"], splitter=lambda text: [text])
+    assert (len(whole), len(nothing)) == (1, 0)
+
+
 def test_only_what_is_kept_is_tokenised(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     original = type(encoder._pipeline.tokenizer).encode

@@ -122,8 +122,9 @@ def chunk_levels(part: Slice, i: int, chunker: Chunker) -> list[list[Chunk]]:
     count = len(part.documents[i].ids)
     assert tokens.starts is not None
     assert tokens.ends is not None
-    kept = Kept(tokens.starts[:count], tokens.ends[:count], cut=count < len(tokens.ids))
-    return chunker(part.start + i, part.group.inputs[i], kept)
+    document = part.group.inputs[i]
+    kept = Kept(document.text, tokens.starts[:count], tokens.ends[:count], cut=count < len(tokens.ids))
+    return chunker(part.start + i, document, kept)
 
 
 def _all_partials(pipeline: Pipeline, part: Slice, levels: Sequence[list[list[Chunk]]], index: int) -> Partials:

@@ -65,6 +65,11 @@ class LoadedModel:
         return tuple(task for task in self._routing.recipes.tasks if task is not None)
 
     @property
+    def document_task(self) -> str | None:
+        """The task of documents, "document" where the checkpoint knows it."""
+        return "document" if "document" in self.tasks else None
+
+    @property
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The checkpoint's tokenizer, of the tokenizers library, without truncation and padding.
 
@@ -96,8 +101,8 @@ class LoadedModel:
 
     @property
     def _settings(self) -> Settings:
-        values = {field.name: getattr(self, field.name) for field in fields(Settings)}
-        return Settings(**{**values, "max_seq_length": self._max_seq_length})
+        names = (field.name for field in fields(Settings) if field.name != "max_seq_length")
+        return Settings(max_seq_length=self._max_seq_length, **{name: getattr(self, name) for name in names})
 
     def _set(self, settings: Settings) -> None:
         for field in fields(Settings):
@@ -122,4 +127,4 @@ class LoadedModel:
         return Defaults(self._settings, self._routing.of(task))
 
     def _defaults_of_documents(self, task: str | None) -> Defaults:
-        return self._defaults_of("document" if task is None and "document" in self.tasks else task)
+        return self._defaults_of(self.document_task if task is None else task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -19,7 +20,8 @@ def prefetched(make: Callable[[A], B], items: Iterator[A], alone: Callable[[A], 
     """
     failure: Exception | None = None
     coming: Future[B] | None = None
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="longspan-prefetch") as pool:
+    with ExitStack() as leaving:
+        pool: ThreadPoolExecutor | None = None
         while True:
             try:
                 item = next(items)
@@ -31,6 +33,9 @@ def prefetched(make: Callable[[A], B], items: Iterator[A], alone: Callable[[A], 
             if coming is None and alone(item):  # needs no thread
                 yield make(item)
                 continue
+            if pool is None:
+                pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="longspan-prefetch")
+                leaving.enter_context(pool)
             before, coming = coming, pool.submit(make, item)
             if before is not None:
                 yield before.result()

@@ -61,4 +61,4 @@ class Routing:
 def _shared(recipe: Recipe) -> object:
     """Recipes of which this is equal have the same trunk."""
     kinds = pool_kinds(recipe.pooling)
-    return recipe.transformer, recipe.static, recipe.lower_case, recipe.layer_pooling, kinds
+    return recipe.transformer, recipe.static, recipe.lower_case, recipe.layer_pooling, recipe.both_sides, kinds

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from . import _csrc
 from .errors import InputError
@@ -171,14 +173,18 @@ def make_slice(pipeline: Pipeline, group: Group, options: Options, *, offsets: b
     failure = None
     try:
         for i, item in enumerate(tokens):
-            where = f"{options.what}[{group.start + i}]"
-            _check_ids(pipeline, item, where)
-            document = _document(pipeline, item, group.start + i, options)
-            _check_pooled(pipeline, document, where)
-            documents.append(document)
+            _check_ids(pipeline, item, f"{options.what}[{group.start + i}]")
+            documents.append(_document(pipeline, item, group.start + i, options))
     except InputError as error:
         failure, group, tokens = error, group.head(len(documents)), tokens[: len(documents)]
-    return Slice(group, tokens, documents, pipeline.pack(documents), failure)
+    part = Slice(group, tokens, documents, pipeline.pack(documents), failure)
+    lacking = _first_lacking(pipeline, part.packed)
+    if lacking is None:
+        return part
+    index, token = lacking
+    where = f"{options.what}[{group.start + index}]"
+    failure = InputError(f"{where} has no {token!r}, from which vectors are pooled")
+    return replace(part.head(pipeline, index), failure=failure)
 
 
 def _check_ids(pipeline: Pipeline, tokens: PromptedTokens, where: str) -> None:
@@ -201,10 +207,12 @@ def _document(pipeline: Pipeline, tokens: PromptedTokens, index: int, options: O
     return document
 
 
-def _check_pooled(pipeline: Pipeline, document: Document, where: str) -> None:
-    """Raise if a text lacks the token that its vector is pooled from."""
+def _first_lacking(pipeline: Pipeline, packed: PackedTexts) -> tuple[int, str] | None:
+    """The first text without the token that its vector is pooled from, and that token."""
+    lacking: list[tuple[int, str]] = []
     for name, mode in zip(pipeline.recipe.pooling, pipeline.modes, strict=True):
         if mode.rows == "token":
-            packed = pipeline.pack([document])
-            if not document_partials(packed, mode, include_prompt=pipeline.recipe.include_prompt).count:
-                raise InputError(f"{where} has no {name.partition(':')[2]!r}, from which vectors are pooled")
+            partials = document_partials(packed, mode, include_prompt=pipeline.recipe.include_prompt)
+            empty = np.flatnonzero(np.diff(partials.cu_vectors) == 0)
+            lacking += [(int(index), name.partition(":")[2]) for index in empty[:1]]
+    return min(lacking, default=None)

@@ -58,6 +58,21 @@ def test_shards(small: Path, tmp_path: Path) -> None:
         Encoder(folder)
 
 
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({}, "'weight_map' is missing or empty"),
+        ({"a": "../other.bin"}, "must name a file inside the folder"),
+        ({"b": "part.bin"}, r"part\.bin has no tensor 'b'"),
+    ],
+)
+def test_bad_index(tmp_path: Path, weight_map: dict[str, str], message: str) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "part.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=message):
+        Tensors.open(tmp_path)
+
+
 def test_dense_modules(plain: Path, tmp_path: Path) -> None:
     """Old checkpoints of sentence-transformers have them in every module's folder."""
     model = SentenceTransformer(

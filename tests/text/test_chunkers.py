@@ -20,7 +20,7 @@ TEXT = "One two. Three four.\nFive six."
 
 def tokens(text: str = TEXT, limit: int | None = None) -> Kept:
     starts, ends = np.array([match.span() for match in re.finditer(r"\w+|[^\w\s]", text)], np.int32).T
-    return Kept(starts[:limit], ends[:limit], cut=limit is not None)
+    return Kept(text, starts[:limit], ends[:limit], cut=limit is not None)
 
 
 def spans_of(splitter: Any, text: str = TEXT) -> list[tuple[int, int]]:
@@ -83,8 +83,9 @@ def test_pieces_may_overlap_and_repeat() -> None:
     assert spans_of(lambda text: [(0, 3), (0, 3), (2, 7)], "a b a b") == [(0, 3), (0, 3), (2, 7)]
     # That the second follows the first leaves no place for the third.
     assert spans_of(lambda text: ["a b a b", "a b a b", "b c"], "a b a b a b c") == [(0, 7), (4, 11), (10, 13)]
-    nothing = Kept(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    nothing = Kept(" \n", np.zeros(0, np.int32), np.zeros(0, np.int32))
     assert by_splitter(lambda text: [], "documents")(0, Input(" \n"), nothing) == [[]]
+    assert by_splitter(lambda text: [text], "documents")(0, Input(" \n"), nothing) == [[]]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def spaced(text: str) -> tuple[Int64, Int64]:
 
 def pieces(text: str, size: int, tokens: Any = words) -> list[str]:
     starts, ends = tokens(text)
-    return [text[chunk.start : chunk.end] for chunk in chunk_by_tokens(text, Kept(starts, ends), size)]
+    return [text[chunk.start : chunk.end] for chunk in chunk_by_tokens(Kept(text, starts, ends), size)]
 
 
 @st.composite
@@ -71,7 +71,7 @@ def tokens_per_place(text: str, starts: Int64, ends: Int64) -> int:
 @example(("😀", np.zeros(4, np.int64), np.ones(4, np.int64)), 2)
 def test_chunks_partition_the_tokens(document: tuple[str, Int64, Int64], size: int) -> None:
     text, starts, ends = document
-    chunks = chunk_by_tokens(text, Kept(starts, ends), size)
+    chunks = chunk_by_tokens(Kept(text, starts, ends), size)
     assert [chunk.first for chunk in chunks] == [0, *[chunk.last for chunk in chunks]][: len(chunks)]
     assert (chunks[-1].last if chunks else 0) == len(starts)
     assert all(chunk.first < chunk.last for chunk in chunks)
@@ -86,10 +86,10 @@ def test_chunks_partition_the_tokens(document: tuple[str, Int64, Int64], size: i
 @given(documents(), st.integers(1, 12))
 def test_spans_of_chunks_own_the_same_tokens(document: tuple[str, Int64, Int64], size: int) -> None:
     text, starts, ends = document
-    for chunk in chunk_by_tokens(text, Kept(starts, ends), size):
+    for chunk in chunk_by_tokens(Kept(text, starts, ends), size):
         solid = [i for i in range(chunk.first, chunk.last) if text[starts[i] : ends[i]].strip()]
         if solid:  # tokens that are all whitespace may lie between spans
-            (owned,) = chunk_by_spans(text, Kept(starts, ends), [(chunk.start, chunk.end)])
+            (owned,) = chunk_by_spans(Kept(text, starts, ends), [(chunk.start, chunk.end)])
             assert chunk.first <= owned.first <= solid[0]
             assert solid[-1] < owned.last <= chunk.last
 
@@ -105,9 +105,9 @@ def test_spans_own_what_lies_inside(document: tuple[str, Int64, Int64], spans: l
         inside = [i for i, place in enumerate(first) if span[0] <= place < span[1]]
         if span[1] > len(text) or not inside:
             with pytest.raises(InputError, match=re.escape("spans[0]")):
-                chunk_by_spans(text, Kept(starts, ends), [span])
+                chunk_by_spans(Kept(text, starts, ends), [span])
         else:
-            assert chunk_by_spans(text, Kept(starts, ends), [span]) == [Chunk(*span, inside[0], inside[-1] + 1)]
+            assert chunk_by_spans(Kept(text, starts, ends), [span]) == [Chunk(*span, inside[0], inside[-1] + 1)]
 
 
 @given(documents(), st.integers(1, 12), st.data())
@@ -116,7 +116,7 @@ def test_overlapping_chunks_repeat_no_more_than_that(
 ) -> None:
     text, starts, ends = document
     overlap = data.draw(st.integers(0, size - 1))
-    chunks = chunk_by_tokens(text, Kept(starts, ends), size, overlap)
+    chunks = chunk_by_tokens(Kept(text, starts, ends), size, overlap)
     together = tokens_per_place(*document)
     assert [chunk.last for chunk in chunks] == sorted({chunk.last for chunk in chunks})
     assert sorted({i for chunk in chunks for i in range(chunk.first, chunk.last)}) == list(range(len(starts)))
@@ -125,7 +125,7 @@ def test_overlapping_chunks_repeat_no_more_than_that(
         assert 0 <= before.last - after.first <= overlap
         assert before.first < after.first or overlap  # a chunk may repeat all of the one before it
     if overlap == 0:
-        assert chunks == chunk_by_tokens(text, Kept(starts, ends), size)
+        assert chunks == chunk_by_tokens(Kept(text, starts, ends), size)
 
 
 def test_preferences() -> None:
@@ -156,7 +156,7 @@ def test_preferences() -> None:
 )
 def test_sentences(text: str, first: str) -> None:
     tokens = words(text, r"[\u4e00-\u9fff]|[\w\u0900-\u0963]+|[^\w\s]")
-    chunk = chunk_by_tokens(text, Kept(*tokens), 9 if "(" in text or '"' in text else 8)[0]
+    chunk = chunk_by_tokens(Kept(text, *tokens), 9 if "(" in text or '"' in text else 8)[0]
     assert text[chunk.start : chunk.end] == first
 
 
@@ -184,9 +184,9 @@ def test_last_two_are_balanced() -> None:
 def test_emoji_stay_whole() -> None:
     text = "😀😀😀"
     starts = np.repeat(np.arange(3), 4)
-    chunks = chunk_by_tokens(text, Kept(starts, starts + 1), 6)
+    chunks = chunk_by_tokens(Kept(text, starts, starts + 1), 6)
     assert chunks == [Chunk(0, 1, 0, 4), Chunk(1, 2, 4, 8), Chunk(2, 3, 8, 12)]
-    assert chunk_by_tokens(text, Kept(starts, starts + 1), 3) == chunks
+    assert chunk_by_tokens(Kept(text, starts, starts + 1), 3) == chunks
 
 
 @pytest.mark.parametrize(
@@ -216,21 +216,21 @@ def test_emoji_stay_whole() -> None:
 def test_span_errors(span: Any, message: str) -> None:
     text = "hello world"
     with pytest.raises(InputError, match=re.escape("spans[1]") + f".*{message}"):
-        chunk_by_spans(text, Kept(*words(text)), [(0, 5), span])
+        chunk_by_spans(Kept(text, *words(text)), [(0, 5), span])
 
 
 def test_spans_may_overlap() -> None:
     text = "one two three"
     spans = [(4, 13), (0, 7), (np.int64(0), np.int32(13)), [0, 1], np.array([4, 7], np.uint8)]
-    chunks = chunk_by_spans(text, Kept(*words(text)), spans)
+    chunks = chunk_by_spans(Kept(text, *words(text)), spans)
     assert chunks == [Chunk(4, 13, 1, 3), Chunk(0, 7, 0, 2), Chunk(0, 13, 0, 3), Chunk(0, 1, 0, 1), Chunk(4, 7, 1, 2)]
-    assert chunk_by_spans(text, Kept(*words(text)), []) == []
+    assert chunk_by_spans(Kept(text, *words(text)), []) == []
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_size_error(size: int) -> None:
     with pytest.raises(InputError, match="at least 1"):
-        chunk_by_tokens("a", Kept(*words("a")), size)
+        chunk_by_tokens(Kept("a", *words("a")), size)
 
 
 def test_real_text(minilm: Path) -> None:
@@ -240,9 +240,9 @@ def test_real_text(minilm: Path) -> None:
     assert tokens.ends is not None
     for size in (1, 7, 64, 256, 10**9):
         started = time.perf_counter()
-        chunks = chunk_by_tokens(text, Kept(tokens.starts, tokens.ends), size)
+        chunks = chunk_by_tokens(Kept(text, tokens.starts, tokens.ends), size)
         assert time.perf_counter() - started < 30
         assert all(chunk.last - chunk.first <= size for chunk in chunks)
         assert all(2 * (chunk.last - chunk.first) >= size for chunk in chunks[:-2])
         spans = [(chunk.start, chunk.end) for chunk in chunks]
-        assert chunk_by_spans(text, Kept(tokens.starts, tokens.ends), spans) == chunks
+        assert chunk_by_spans(Kept(text, tokens.starts, tokens.ends), spans) == chunks

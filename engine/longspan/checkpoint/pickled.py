@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, CheckpointNotFoundError
-from .config import Fields
+from ..errors import CheckpointError
 from .tensor_view import TensorView
 
 WEIGHTS = "pytorch_model.bin"
@@ -29,39 +28,21 @@ _DTYPES = {
 }
 
 
-def has_pickled(folder: Path) -> bool:
-    """Whether a folder has such weights."""
-    return (folder / WEIGHTS).exists() or (folder / INDEX).exists()
-
-
-def open_pickled(folder: Path) -> dict[str, TensorView]:
-    """The tensors of the file, or of the shards that the index names.
-
-    Raises:
-        CheckpointNotFoundError: a shard is missing.
-        CheckpointError: torch is not installed, or refuses a file: it is damaged or holds more than tensors.
-    """
+def _check_torch(path: Path) -> None:
     if importlib.util.find_spec("torch") is None:
         raise CheckpointError(
-            f"{folder} holds only pickled weights ({WEIGHTS}), which are read through torch: install torch, or convert "
+            f"{path} holds pickled weights, which are read through torch: install torch, or convert "
             "them to safetensors: `model.save_pretrained(folder, safe_serialization=True)`."
         )
-    if (folder / WEIGHTS).exists():
-        return _open_file(folder / WEIGHTS)
-    fields = Fields.read(folder / INDEX).table("weight_map")
-    views: dict[str, TensorView] = {}
-    for shard in sorted({fields.text(name) or "" for name in fields.values}):
-        path = folder / Path(shard).name
-        if not shard or not path.exists():
-            raise CheckpointNotFoundError(f"{path} does not exist, but {INDEX} names it; download it again.")
-        views.update(_open_file(path))
-    missing = next((name for name in fields.values if name not in views), None)
-    if missing is not None:
-        raise CheckpointError(f"{folder} has no tensor {missing!r}, but {INDEX} says so; download it again.")
-    return views
 
 
-def _open_file(path: Path) -> dict[str, TensorView]:
+def open_pickled(path: Path) -> dict[str, TensorView]:
+    """The tensors of one file.
+
+    Raises:
+        CheckpointError: torch is not installed, or refuses the file: it is damaged or holds more than tensors.
+    """
+    _check_torch(path)
     values = _load(path)
     if not isinstance(values, Mapping):
         raise CheckpointError(f"{path} holds {type(values).__name__} where a table of tensors is expected.")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from ..errors import CheckpointError, CheckpointNotFoundError
+from . import pickled
 from .config import Fields
 from .header import NUMPY_TYPES, Entry, read_entries
-from .pickled import has_pickled, open_pickled
 from .tensor_view import TensorView
 
 WEIGHTS = "model.safetensors"
@@ -38,9 +38,11 @@ class Tensors(Mapping[str, TensorView]):
         if (folder / WEIGHTS).exists():
             return cls.open_file(folder / WEIGHTS)
         if (folder / INDEX).exists():
-            return cls(folder, _open_shards(folder / INDEX))
-        if has_pickled(folder):
-            return cls(folder, open_pickled(folder))
+            return cls(folder, _open_shards(folder / INDEX, _open_file))
+        if (folder / pickled.WEIGHTS).exists():
+            return cls(folder, pickled.open_pickled(folder / pickled.WEIGHTS))
+        if (folder / pickled.INDEX).exists():
+            return cls(folder, _open_shards(folder / pickled.INDEX, pickled.open_pickled))
         raise _missing(folder, folder / WEIGHTS)
 
     @classmethod
@@ -105,7 +107,7 @@ def _view(path: Path, mapped: mmap.mmap, entry: Entry) -> TensorView:
     return TensorView(entry.name, entry.dtype, entry.shape, data, path, mapped, entry.start)
 
 
-def _open_shards(index: Path) -> dict[str, TensorView]:
+def _open_shards(index: Path, open_file: Callable[[Path], dict[str, TensorView]]) -> dict[str, TensorView]:
     fields = Fields.read(index)
     weight_map = fields.table("weight_map")
     if not weight_map.values:
@@ -120,7 +122,7 @@ def _open_shards(index: Path) -> dict[str, TensorView]:
         if shard not in shards:
             if not path.exists():
                 raise CheckpointNotFoundError(f"{path} does not exist, but {index.name} names it; download it again.")
-            shards[shard] = _open_file(path)
+            shards[shard] = open_file(path)
         if name not in shards[shard]:
             raise CheckpointError(f"{path} has no tensor {name!r}, but {index.name} says so; download both again.")
         views[name] = shards[shard][name]

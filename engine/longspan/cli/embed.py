@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     dimension = encoder.get_embedding_dimension()
     ranges = encoder.ranges.get(dimension)
     if ranges is not None:  # do they fit vectors like these?
-        encoder.encode([], precision=args.precision, normalize_embeddings=args.normalize)
+        encoder.encode([], precision=args.precision, normalize_embeddings=args.normalize, task=encoder.document_task)
     layout = Layout(tuple(args.chunk_tokens or ()), args.precision, dimension, ranges)
     with open_journal(output, identity, overwrite=args.overwrite) as journal, _advising(journal, sources):
         resumed = journal.finished or journal.count > 0

@@ -75,7 +75,7 @@ def _texts(encoder: Encoder, way: Way, group: Sequence[Document], caught: Sequen
         texts,
         prompt_name=way.prompt_name,
         prompt=way.prompt,
-        task="document" if "document" in encoder.tasks else None,
+        task=encoder.document_task,
         show_progress_bar=False,
         normalize_embeddings=way.normalize,
         return_usage=counted,

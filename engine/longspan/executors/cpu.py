@@ -71,6 +71,7 @@ class CpuExecutor:
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
         self._ropes = RopeTables()
+        self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
 
     @property
     def isa(self) -> str:
@@ -103,8 +104,8 @@ class CpuExecutor:
         packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
         own, shared = packs.largest(batch.cu_seqlens)
         place = batch.positions, batch.cu_seqlens
-        ropes = [self._ropes.of_batch(rope, *place) for rope in self._body.ropes]
-        mapped = self._body.position_map
+        ropes = [self._ropes.of_batch(rope, *place) for rope in self._rotary]
+        mapped = self._position_map
         return tuple(
             self._program.run_body(
                 ids=batch.ids,
@@ -116,7 +117,7 @@ class CpuExecutor:
                 shared_packs=packs.shared,
                 task=-1 if batch.task is None else batch.task,
                 ropes=[(rope.rows, rope.values) for rope in ropes],
-                q_scales=[scale.of_batch(*place) for scale in self._body.q_scales],
+                q_scales=[scale.of_batch(*place) for scale in self._q_scales],
                 pack=self._token_layout(own),
                 shared=self._token_layout(shared),
                 tile=self._tile,
@@ -161,7 +162,7 @@ class CpuExecutor:
             schedule="packs" if not packs.shared else "shared" if packs.shared == len(packs.order) else "both",
             pack_tokens=max(own, shared),
             weights=sum(program.weight_bytes for program in (self._program, tail_program)),
-            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self._body.ropes),
+            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self._rotary),
             arena=arena + self.threads * tail_layout[1],
             arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
             tables=self._tables,

@@ -18,7 +18,7 @@ def by_tokens(sizes: Sequence[int], overlap: int) -> Chunker:
     """One level per size."""
 
     def chunk(index: int, document: Input, kept: Kept) -> list[list[Chunk]]:
-        return [chunk_by_tokens(document.text, kept, size, overlap) for size in sizes]
+        return [chunk_by_tokens(kept, size, overlap) for size in sizes]
 
     return chunk
 
@@ -28,7 +28,7 @@ def by_spans(where: str) -> Chunker:
 
     def chunk(index: int, document: Input, kept: Kept) -> list[list[Chunk]]:
         assert document.spans is not None
-        return [_spans(f"{where}[{index}]", document.text, kept, document.spans)]
+        return [_spans(f"{where}[{index}]", kept, document.spans)]
 
     return chunk
 
@@ -55,8 +55,8 @@ def by_splitter(splitter: Any, where: str) -> Chunker:
         if listed is None:
             raise InputTypeError(f"{at}: the splitter returned {type(pieces).__name__}, expected a list of pieces")
         spans = find_pieces(text, listed, at)
-        chunks = _spans(at, text, kept, before_cut(text, kept, spans), tokenless=True)
-        if not chunks and text.strip():
+        chunks = _spans(at, kept, before_cut(kept, spans), tokenless=True)
+        if not chunks and len(kept.starts):
             raise InputError(f"{at}: the splitter returned nothing for a text of {len(text)} characters")
         return [chunks]
 
@@ -72,8 +72,8 @@ def join_pieces(pieces: Sequence[str], joiner: str) -> tuple[str, list[tuple[int
     return joiner.join(pieces), places
 
 
-def _spans(where: str, text: str, kept: Kept, spans: Spans, *, tokenless: bool = False) -> list[Chunk]:
+def _spans(where: str, kept: Kept, spans: Spans, *, tokenless: bool = False) -> list[Chunk]:
     try:
-        return chunk_by_spans(text, kept, spans, tokenless=tokenless)
+        return chunk_by_spans(kept, spans, tokenless=tokenless)
     except InputError as error:
         raise type(error)(f"{where}: {error}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,26 +29,38 @@ class Chunk:
     last: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Kept:
     """The tokens of a document that the model sees.
 
     Attributes:
+        text: the document.
         starts, ends: [n] code points, ascending.
         cut: whether the document goes on beyond them.
     """
 
+    text: str
     starts: Int32 | Int64
     ends: Int32 | Int64
     cut: bool = False
 
-    def places(self, text: str) -> Places:
-        """Where they lie in the document's text."""
-        # What follows a cut may be huge, and has none of them.
-        return find_places(text[: int(self.ends[-1])] if self.cut else text, self.starts, self.ends)
+    @property
+    def seen(self) -> str:
+        """The text up to the cut: what follows may be huge, and has none of them."""
+        return self.text[: int(self.ends[-1])] if self.cut else self.text
+
+    @cached_property
+    def places(self) -> Places:
+        """Where they lie in the text."""
+        return find_places(self.seen, self.starts, self.ends)
+
+    @cached_property
+    def ranks(self) -> Int8:
+        """[n + 1] how good a place for a cut is before each of them, and behind the last."""
+        return rank_boundaries(self.seen, self.places)
 
 
-def chunk_by_tokens(text: str, kept: Kept, size: int, overlap: int = 0) -> list[Chunk]:
+def chunk_by_tokens(kept: Kept, size: int, overlap: int = 0) -> list[Chunk]:
     """Cuts a document into chunks of at most `size` tokens that together own every token, in order.
 
     A chunk ends, by preference, at a blank line, the end of a sentence, the end of a line (each within the last half
@@ -57,8 +70,7 @@ def chunk_by_tokens(text: str, kept: Kept, size: int, overlap: int = 0) -> list[
     than `size`.
 
     Args:
-        text: the document.
-        kept: its tokens.
+        kept: the document and its tokens.
         size: tokens of a chunk, at least 1.
         overlap: how many of them it repeats from the chunk before, at most; a repetition begins between words.
 
@@ -71,19 +83,16 @@ def chunk_by_tokens(text: str, kept: Kept, size: int, overlap: int = 0) -> list[
         raise InputError(f"the chunk overlap is {overlap}, expected 0 to {size - 1} (a chunk has {size} tokens)")
     if len(kept.starts) == 0:
         return []
-    places = kept.places(text)
-    ranks = rank_boundaries(text[: len(places.codes) - 1], places)
-    bounds = np.array(_choose(ranks, size - overlap), np.int64)
+    bounds = np.array(_choose(kept.ranks, size - overlap), np.int64)
     first, last = bounds[:-1], bounds[1:]
-    return _chunks(places, _reach_back(ranks, first, overlap) if overlap else first, last)
+    return _chunks(kept.places, _reach_back(kept.ranks, first, overlap) if overlap else first, last)
 
 
-def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any], *, tokenless: bool = False) -> list[Chunk]:
+def chunk_by_spans(kept: Kept, spans: Sequence[Any], *, tokenless: bool = False) -> list[Chunk]:
     """The chunks of given spans, which may overlap and leave gaps.
 
     Args:
-        text: the document.
-        kept: its tokens.
+        kept: the document and its tokens.
         spans: pairs (start, end) of code points.
         tokenless: whether spans without a token are left out.
 
@@ -91,10 +100,10 @@ def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any], *, tokenless: bo
         InputError: a span is not a pair of whole numbers, is empty or backwards, leaves the document, owns no token or
             lies beyond the cut; the message gives its index.
     """
-    pairs = [_check_span(index, span, len(text)) for index, span in enumerate(spans)]
+    pairs = [_check_span(index, span, len(kept.text)) for index, span in enumerate(spans)]
     if not pairs:
         return []
-    first = kept.places(text).first
+    first = kept.places.first
     edges = np.searchsorted(first, np.array(pairs, np.int64)).tolist()
     for index, (owned_first, owned_last) in enumerate(edges):
         if owned_first == len(first) and kept.cut:
@@ -107,11 +116,11 @@ def chunk_by_spans(text: str, kept: Kept, spans: Sequence[Any], *, tokenless: bo
     return [Chunk(*pair, *owned) for pair, owned in zip(pairs, edges, strict=True) if owned[0] < owned[1]]
 
 
-def before_cut(text: str, kept: Kept, spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+def before_cut(kept: Kept, spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
     """The spans that do not lie beyond the cut, if there is one."""
     if not kept.cut:
         return spans
-    last = int(kept.places(text).first[-1])
+    last = int(kept.places.first[-1])
     return [span for span in spans if span[0] <= last]
 
 
