@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "blocks.h"
 #include "executor.h"
 #include "prepared.h"
 #include "threads.h"
@@ -11,8 +12,6 @@
 namespace longspan {
 
 namespace {
-
-constexpr long kNearCache = 512 * 1024;  // bytes of rows that stay close while a weight streams past
 
 long divide_up(long a, long b) { return (a + b - 1) / b; }
 
@@ -26,13 +25,6 @@ struct ThreadSpace {
   ThreadSpace from(int thread) const { return {of(thread), tile, stride}; }
 };
 
-long attention_bytes(const Program& program) {
-  long floats = 0;
-  for (const Instruction& instruction : program.instructions)
-    if (const Attention* op = std::get_if<Attention>(&instruction))
-      floats = std::max(floats, Kernels::attention_scratch(op->head_size, op->rope != kNone));
-  return floats * static_cast<long>(sizeof(float));
-}
 
 // One thread's view of a pack that is being run: where the buffers are and who else is at work.
 class Walker {
@@ -56,11 +48,18 @@ class Walker {
 
  private:
   Matrix matrix(int buffer) const {
-    return {reinterpret_cast<float*>(tokens_ + layout_.offsets[buffer]), program_.width(buffer)};
+    return {reinterpret_cast<float*>(tokens_ + layout_.offsets[buffer]), program_.width(buffer), program_.buffers[buffer].half};
+  }
+  // Queries, keys or values: [heads * tokens, size].
+  Matrix heads(int buffer, long size) const {
+    Matrix found = matrix(buffer);
+    found.stride = size;
+    return found;
   }
   Matrix optional(int buffer) const { return buffer == kNoBuffer ? Matrix{nullptr, 0} : matrix(buffer); }
   Matrix tile(int buffer, int thread) const {
-    return {reinterpret_cast<float*>(space_.of(thread) + space_.tile.offsets[buffer]), program_.width(buffer)};
+    return {reinterpret_cast<float*>(space_.of(thread) + space_.tile.offsets[buffer]), program_.width(buffer),
+            program_.buffers[buffer].half};
   }
   float* scratch(int thread) const { return reinterpret_cast<float*>(space_.of(thread) + space_.tile.bytes); }
 
@@ -73,34 +72,27 @@ class Walker {
 
   // Shares out a product's rows x columns. A team splits columns too when there are too few rows to go round.
   template <class Body>
-  void each_block(long rows, long columns, long row_bytes, Body body) {
+  void each_block(const Panels& weight, long rows, Body body) {
     const long step = kernels_.tile_columns;
-    const long block = std::clamp(kNearCache / row_bytes / 12 * 12, 48L, 384L);
-    const long row_units = std::max(divide_up(rows, block), 1L);
-    const long row_step = divide_up(divide_up(rows, row_units), 12) * 12;
+    const long row_units = std::max(divide_up(rows, most_rows(weight)), 1L);
+    const long row_step = divide_up(divide_up(rows, row_units), longspan::row_step(weight)) * longspan::row_step(weight);
     const long wanted = team_.size() == 1 ? 1 : divide_up(4L * team_.size(), row_units);
-    const long column_step = divide_up(divide_up(columns, wanted), step) * step;
-    const long column_units = divide_up(columns, column_step);
+    const long column_step = divide_up(divide_up(weight.columns, wanted), step) * step;
+    const long column_units = divide_up(weight.columns, column_step);
     team_.each(row_units * column_units, [&](long unit) {
       const long row = unit / column_units * row_step, column = unit % column_units * column_step;
-      if (row < rows) body(row, std::min(row + row_step, rows), column, std::min(column + column_step, columns));
+      if (row < rows) body(row, std::min(row + row_step, rows), column, std::min(column + column_step, weight.columns));
     });
-  }
-
-  // Shares out a product with its weight.
-  template <class Body>
-  void each_block_of(const Panels& weight, long rows, Body body) {
-    each_block(rows, weight.columns, weight.k * static_cast<long>(sizeof(float)), body);
   }
 
   void multiply(const LinearArgs& args, long rows) {
-    each_block_of(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
-      kernels_.linear(args, row0, row1, column0, column1);
+    each_block(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
+      kernels_.linear(args, row0, row1, column0, column1, scratch(team_.thread()));
     });
   }
   void multiply(const QkvArgs& args, long rows) {
-    each_block_of(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
-      kernels_.qkv(args, row0, row1, column0, column1);
+    each_block(args.weight, rows, [&](long row0, long row1, long column0, long column1) {
+      kernels_.qkv(args, row0, row1, column0, column1, scratch(team_.thread()));
     });
   }
 
@@ -138,23 +130,23 @@ class Walker {
   }
 
   void run(const Qkv& op) {
-    const QkvArgs args{matrix(op.x), matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, op.weight, pack_.tokens,
-                       op.heads, op.kv_heads, op.head_size};
+    const QkvArgs args{matrix(op.x), heads(op.q, op.head_size), heads(op.k, op.head_size), heads(op.v, op.head_size),
+                       op.weight, pack_.tokens, op.heads, op.kv_heads, op.head_size};
     adapted(args, op.low_rank, optional(op.ranks), [&](const auto& it) { multiply(it, pack_.tokens); });
     if (op.finished()) return;
     const HeadNorm& norm = op.norm;
     const RopeTable rope = op.rope == kNone ? RopeTable{nullptr, nullptr} : batch_.ropes[op.rope];
-    const HeadsArgs heads{args.q, args.k, args.v, pack_.tokens, op.heads, op.kv_heads, op.head_size,
+    const HeadsArgs finished{args.q, args.k, args.v, pack_.tokens, op.heads, op.kv_heads, op.head_size,
                           norm.given, norm.whole, norm.values, norm.kind, norm.eps,
                           norm.q_weight, norm.k_weight, norm.q_bias, norm.k_bias,
                           rope.rows ? rope.rows + pack_.first_row : nullptr, rope.values, op.rope_size, op.interleaved,
                           op.q_scale == kNone ? nullptr : batch_.q_scales[op.q_scale] + pack_.first_row};
-    each_rows(32, [&](long row0, long row1) { kernels_.finish_heads(heads, row0, row1); });
+    each_rows(32, [&](long row0, long row1) { kernels_.finish_heads(finished, row0, row1); });
   }
 
   void run(const Attention& op) {
-    AttentionArgs args{matrix(op.q).data, matrix(op.k).data, matrix(op.v).data, matrix(op.out), pack_.tokens,
-                       op.heads, op.kv_heads, op.head_size, op.scale, op.scores, op.turn};
+    AttentionArgs args{heads(op.q, op.head_size), heads(op.k, op.head_size), heads(op.v, op.head_size), matrix(op.out),
+                       pack_.tokens, op.heads, op.kv_heads, op.head_size, op.scale, op.scores, op.turn};
     if (op.rope != kNone) args.turn.table = batch_.ropes[op.rope].values;
     const auto attend = op.rope == kNone ? kernels_.attention : kernels_.self_extend;
     // Heads outside, query blocks inside: neighbours in time share keys and values.
@@ -177,7 +169,7 @@ class Walker {
     if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
     each_tile([&](long row0, long row1) {
       mlp_rows(op, row0, team_.thread(), [&](const LinearArgs& args) {
-        kernels_.linear(args, 0, row1 - row0, 0, args.weight.columns);
+        kernels_.linear(args, 0, row1 - row0, 0, args.weight.columns, scratch(team_.thread()));
       });
     });
   }
@@ -197,30 +189,28 @@ class Walker {
       mlp_rows(op, row, 0, [&](const LinearArgs& args) { multiply(args, std::min(most, pack_.tokens - row)); });
   }
 
-  static Matrix from_row(Matrix m, long row) { return m.data ? Matrix{m.row(row), m.stride} : m; }
-
   static constexpr Matrix kAbsent{nullptr, 0};
 
   LinearArgs mlp_gate(const Mlp& op, long row, Matrix hidden) const {
-    return {from_row(matrix(op.x), row), hidden, kAbsent, kAbsent, op.gate, op.activation};
+    return {matrix(op.x).from(row), hidden, kAbsent, kAbsent, op.gate, op.activation};
   }
 
   LinearArgs mlp_up(const Mlp& op, long row, Matrix hidden) const {
-    const Matrix x = from_row(matrix(op.x), row);
+    const Matrix x = matrix(op.x).from(row);
     if (op.gate.data) return {x, hidden, hidden, kAbsent, op.up, Activation::identity};
     return {x, hidden, kAbsent, kAbsent, op.up, op.activation};
   }
 
   LinearArgs mlp_down(const Mlp& op, long row, Matrix hidden) const {
-    return {hidden, from_row(matrix(op.out), row), kAbsent, from_row(optional(op.residual), row), op.down, Activation::identity};
+    return {hidden, matrix(op.out).from(row), kAbsent, optional(op.residual).from(row), op.down, Activation::identity};
   }
 
   void run(const Moe& op) {
     each_tile([&](long row0, long row1) {
       const int thread = team_.thread();
-      const Matrix x = from_row(matrix(op.x), row0), logits = tile(op.logits, thread);
+      const Matrix x = matrix(op.x).from(row0), logits = tile(op.logits, thread);
       const long rows = row1 - row0, experts = op.router.columns;
-      kernels_.linear({x, logits, kAbsent, kAbsent, op.router, Activation::identity}, 0, rows, 0, experts);
+      kernels_.linear({x, logits, kAbsent, kAbsent, op.router, Activation::identity}, 0, rows, 0, experts, nullptr);
       for (long row = 0; row < rows; row++) kernels_.choose(logits.row(row), experts, op.chosen, op.normalised);
       begin_sums(op, row0, rows, tile(op.sums, thread));
       for (long expert = 0; expert < experts; expert++) run_expert(op, expert, x, rows, thread);
@@ -233,7 +223,7 @@ class Walker {
   // Where a tile's sums start: the residual and the bias.
   void begin_sums(const Moe& op, long row0, long rows, Matrix sums) const {
     const long width = program_.width(op.out);
-    const Matrix residual = from_row(optional(op.residual), row0);
+    const Matrix residual = optional(op.residual).from(row0);
     for (long row = 0; row < rows; row++) {
       if (residual.data) std::memcpy(sums.row(row), residual.row(row), width * sizeof(float));
       else std::memset(sums.row(row), 0, width * sizeof(float));
@@ -253,12 +243,12 @@ class Walker {
     const Panels &up = op.up[expert], &down = op.down[expert];
     Matrix factor = kAbsent;
     if (!op.gate.empty()) {
-      kernels_.linear({gathered, hidden, kAbsent, kAbsent, op.gate[expert], op.activation}, 0, count, 0, up.columns);
+      kernels_.linear({gathered, hidden, kAbsent, kAbsent, op.gate[expert], op.activation}, 0, count, 0, up.columns, scratch(thread));
       factor = hidden;
     }
     const Activation activation = op.gate.empty() ? op.activation : Activation::identity;
-    kernels_.linear({gathered, hidden, factor, kAbsent, up, activation}, 0, count, 0, up.columns);
-    kernels_.linear({hidden, gathered, kAbsent, kAbsent, down, Activation::identity}, 0, count, 0, down.columns);
+    kernels_.linear({gathered, hidden, factor, kAbsent, up, activation}, 0, count, 0, up.columns, scratch(thread));
+    kernels_.linear({hidden, gathered, kAbsent, kAbsent, down, Activation::identity}, 0, count, 0, down.columns, scratch(thread));
     for (long row = 0, at = 0; row < rows; row++)
       if (const float weight = logits.row(row)[expert]; weight != 0)
         kernels_.add_scaled(gathered.row(at++), weight, down.columns, false, sums.row(row));
@@ -269,12 +259,12 @@ class Walker {
     each_tile([&](long row0, long row1) {
       const Matrix scores = tile(op.scores, team_.thread());
       const long rows = row1 - row0;
-      const Matrix x = from_row(matrix(op.x), row0), residual = from_row(optional(op.residual), row0);
-      kernels_.linear({x, scores, kAbsent, kAbsent, op.keys, Activation::identity}, 0, rows, 0, op.keys.columns);
+      const Matrix x = matrix(op.x).from(row0), residual = optional(op.residual).from(row0);
+      kernels_.linear({x, scores, kAbsent, kAbsent, op.keys, Activation::identity}, 0, rows, 0, op.keys.columns, nullptr);
       for (long row = 0; row < rows; row++)
         for (long head = 0; head < op.heads; head++) kernels_.softmax(scores.row(row) + head * latents, latents, op.scale);
-      kernels_.linear({scores, from_row(matrix(op.out), row0), kAbsent, residual, op.values, Activation::identity}, 0, rows, 0,
-                      op.values.columns);
+      kernels_.linear({scores, matrix(op.out).from(row0), kAbsent, residual, op.values, Activation::identity}, 0, rows, 0,
+                      op.values.columns, nullptr);
     });
   }
 
@@ -374,7 +364,7 @@ struct Run {
 Division Executor::divide(long packs, long shared_packs, const Layouts& layouts, int threads) const {
   const long lanes = std::min<long>(threads, packs - shared_packs);
   const size_t tokens = std::max(shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
-  const size_t thread = layouts.tile.bytes + attention_bytes(program_);
+  const size_t thread = layouts.tile.bytes + scratch_bytes(program_, layouts.tile.rows);
   return {lanes, tokens, thread, tokens + threads * thread};
 }
 

@@ -2,9 +2,33 @@
 
 #include <stdexcept>
 
+#if defined(LONGSPAN_X86)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 namespace longspan {
 
 namespace {
+
+#ifdef LONGSPAN_X86
+// AMX needs bits of CPUID, and the system's permission to have tiles in this process, which threads and children inherit.
+bool amx_allowed() {
+#ifdef __linux__
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+  if ((d & (kBf16 | kTile | kInt8)) != (kBf16 | kTile | kInt8)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
 std::vector<const Kernels*> supported() {
@@ -16,8 +40,17 @@ std::vector<const Kernels*> supported() {
       __builtin_cpu_supports("movbe")) {
     tiers.push_back(&kX86V3);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       tiers.push_back(&kX86V4);
+      if (__builtin_cpu_supports("avx512vnni")) {
+        tiers.push_back(&kX86V4Vnni);
+        if (__builtin_cpu_supports("avx512bf16")) {
+          tiers.push_back(&kX86V4Bf16);
+          static const bool amx = amx_allowed();
+          if (amx) tiers.push_back(&kX86V4Amx);
+        }
+      }
+    }
   }
 #endif
   return tiers;

@@ -9,7 +9,7 @@ namespace {
 constexpr Matrix kAbsent{nullptr, 0};
 
 void multiply(const Kernels& kernels, Matrix x, long rows, const Panels& weight, Matrix out) {
-  kernels.linear({x, out, kAbsent, kAbsent, weight, Activation::identity}, 0, rows, 0, weight.columns);
+  kernels.linear({x, out, kAbsent, kAbsent, weight, Activation::identity}, 0, rows, 0, weight.columns, nullptr);
 }
 
 // [count, heads * size]: the normalised latents, projected.

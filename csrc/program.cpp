@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/half.h"
 
@@ -28,18 +29,80 @@ float* allocate(Program& program, long floats) {
   return reinterpret_cast<float*>(program.storage.back().data());  // fresh pages: zero
 }
 
+long padded(long columns) { return (columns + kLine - 1) / kLine * kLine; }
+
+// Calls visit(column, part, index of the row's first element) for each row [k] of the parts.
+template <class Visit>
+void each_row(const std::vector<SourcePart>& parts, long k, Visit visit) {
+  long column = 0;
+  for (const SourcePart& part : parts)
+    for (long row = 0; row < part.rows; row++) visit(column++, part, row * k);
+}
+
 }  // namespace
 
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale) {
   const long columns = rows_of(parts);
-  float* panels = allocate(program, (columns + kLine - 1) / kLine * kLine * k);
-  long column = 0;
-  for (const SourcePart& part : parts)
-    for (long row = 0; row < part.rows; row++, column++) {
-      float* line = panels + column / kLine * kLine * k + column % kLine;
-      for (long i = 0; i < k; i++) line[i * kLine] = element(part, row * k + i) * scale;
-    }
+  float* panels = allocate(program, padded(columns) * k);
+  each_row(parts, k, [&](long column, const SourcePart& part, long first) {
+    float* line = panels + column / kLine * kLine * k + column % kLine;
+    for (long i = 0; i < k; i++) line[i * kLine] = element(part, first + i) * scale;
+  });
   return {panels, columns, k, bias};
+}
+
+namespace {
+
+// Where the words of a column begin.
+float* column_of(float* panels, long column, long lines) { return panels + column / kLine * kLine * lines + column % kLine; }
+
+Panels pack_bfloat16(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias) {
+  const long columns = rows_of(parts), lines = Panels::lines_of(Format::bfloat16, k);
+  float* panels = allocate(program, padded(columns) * lines);
+  each_row(parts, k, [&](long column, const SourcePart& part, long first) {
+    uint16_t* words = reinterpret_cast<uint16_t*>(column_of(panels, column, lines));
+    for (long i = 0; i < k; i++) words[i / 2 * 2 * kLine + i % 2] = to_bfloat16(element(part, first + i));
+  });
+  return {panels, columns, k, bias, Format::bfloat16};
+}
+
+Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias) {
+  const long columns = rows_of(parts), lines = Panels::lines_of(Format::int8, k);
+  float* panels = allocate(program, padded(columns) * lines);
+  float* scales = allocate(program, padded(columns));
+  float* totals = allocate(program, padded(columns));
+  std::vector<float> row(k);
+  each_row(parts, k, [&](long column, const SourcePart& part, long first) {
+    float most = 0, poison = 0;  // a weight that is no number makes its column NaN
+    for (long i = 0; i < k; i++) {
+      row[i] = element(part, first + i);
+      most = std::max(most, std::abs(row[i]));
+      poison += row[i] * 0;
+    }
+    const bool known = poison == 0;
+    const float step = known && most > 0 ? most / 127 : 1.0f;
+    int8_t* codes = reinterpret_cast<int8_t*>(column_of(panels, column, lines));
+    long total = 0;
+    for (long i = 0; i < k; i++) {
+      const long code = known ? std::lrintf(row[i] / step) : 0;
+      codes[i / 4 * 4 * kLine + i % 4] = static_cast<int8_t>(code);
+      total += code;
+    }
+    scales[column] = step + poison;
+    totals[column] = static_cast<float>(total);
+  });
+  return {panels, columns, k, bias, Format::int8, scales, totals};
+}
+
+}  // namespace
+
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format) {
+  switch (format) {
+    case Format::bfloat16: return pack_bfloat16(program, parts, k, bias);
+    case Format::int8: return pack_int8(program, parts, k, bias);
+    case Format::float32: break;
+  }
+  return pack_panels(program, parts, k, bias);
 }
 
 Panels pack_columns(Program& program, const float* rows, long stride, long n, long k) {

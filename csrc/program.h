@@ -17,6 +17,7 @@ enum class Rows { tokens, tile, partials, vectors };
 struct Buffer {
   Rows rows;
   long width;
+  bool half;  // bfloat16, else float32
 };
 
 constexpr int kNoBuffer = -1;
@@ -148,11 +149,11 @@ using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, 
 
 struct Program {
   const Kernels* kernels;
-  std::vector<Buffer> buffers;
-  std::vector<Instruction> instructions;
+  std::vector<Buffer> buffers = {};
+  std::vector<Instruction> instructions = {};
   int output = kNoBuffer;        // the tail's: its rows lie in the caller's array
   long tasks = 0;                // how many its low-rank pairs are for
-  std::vector<Mapping> storage;  // what the instructions' weights point into
+  std::vector<Mapping> storage = {};  // what the instructions' weights point into
 
   long width(int buffer) const { return buffers[buffer].width; }
 };
@@ -164,7 +165,11 @@ struct SourcePart {
   long rows;
 };
 
-// Packs [n, k] into panels (see `Panels`), converted to float32 and scaled. `bias` may be null.
+// Packs [n, k] into panels of a format (see `Panels`). Rounds to the nearest; int8 by the largest weight of each column.
+// `bias` may be null.
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format);
+
+// The same in float32, scaled.
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale = 1.0f);
 
 // Copies a vector, converted to float32 and moved by `offset`, padded with zeros to a multiple of 16.

@@ -59,7 +59,7 @@ struct Block {
 
   void run(const Linear& op) const {
     const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.factor), optional(op.residual), op.weight, op.activation};
-    kernels().linear(args, 0, rows, 0, op.weight.columns);
+    kernels().linear(args, 0, rows, 0, op.weight.columns, nullptr);
   }
 
   void run(const Norm& op) const {

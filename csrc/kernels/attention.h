@@ -8,6 +8,7 @@
 #pragma once
 
 #include "activation.h"
+#include "left.h"
 #include "tile.h"
 
 namespace longspan {
@@ -29,15 +30,12 @@ struct QueryState {
   int vectors;       // how many of kLaneVectors are in use
 };
 
-// [rows <= W] x [head_size] row-major → columns `lane`.. of [head_size][kLanes], times `scale`; missing rows are zero.
-inline void load_queries(const float* q, long rows, long head_size, float scale, float* lanes) {
+// Rows `row`.. of q, W of them at most → columns `lane`.. of [head_size][kLanes], times `scale`; missing rows are zero.
+inline void load_queries(const Matrix& q, long row, long rows, long head_size, float scale, float* lanes) {
   for (long e = 0; e < head_size; e += W) {
     V block[W];
     const int width = (int)min_long(W, head_size - e);
-    for (int i = 0; i < W; i++) {
-      block[i] = zero();
-      if (i < rows) block[i] = (width == W ? load(q + i * head_size + e) : load_n(q + i * head_size + e, width));
-    }
+    for (int i = 0; i < W; i++) block[i] = i < rows ? load_from(q, row + i, e, width) : zero();
     transpose(block);
     for (int i = 0; i < width; i++) store(lanes + (e + i) * kLanes, block[i] * broadcast(scale));
   }
@@ -49,11 +47,7 @@ inline void store_outputs(const float* lanes, V inverse, long rows, long head_si
     const int width = (int)min_long(W, head_size - e);
     for (int i = 0; i < W; i++) block[i] = i < width ? load(lanes + (e + i) * kLanes) * inverse : zero();
     transpose(block);
-    for (long i = 0; i < rows; i++) {
-      float* at = out.row(row + i) + column + e;
-      if (width == W) store(at, block[i]);
-      else store_n(at, block[i], width);
-    }
+    for (long i = 0; i < rows; i++) store_to(out, row + i, column + e, block[i], width);
   }
 }
 
@@ -62,7 +56,7 @@ template <int Vectors>
 inline void score(const float* k, long keys, long head_size, const QueryState& state, float* scores) {
   const Lines right{state.query, kLanes, kLine};
   for_row_tiles<kHeadRows>(keys, [&]<int Rows>(long key) {
-    blocked_tile<Rows, Vectors>(RowMajor{k + key * head_size, head_size}, right, head_size, scores + key * Vectors * W);
+    blocked_tile<Float32Terms, Rows, Vectors>(RowMajor{k + key * head_size, head_size}, right, head_size, scores + key * Vectors * W);
   });
 }
 
@@ -93,7 +87,7 @@ inline void gather_values(const float* v, long keys, long head_size, const float
   alignas(64) float sums[kHeadRows * Vectors * W];
   const Lines right{weights, Vectors * W, kLine};
   for (long e = 0; e < head_size; e += kHeadRows) {
-    tile<kHeadRows, Vectors>(ColumnMajor{v + e, head_size}, right, keys, sums, false);
+    tile<Float32Terms, kHeadRows, Vectors>(ColumnMajor{v + e, head_size}, right, keys, sums, false);
     for (int i = 0; i < kHeadRows; i++)
       for (int j = 0; j < Vectors; j++) {
         float* at = state.output + (e + i) * kLanes + j * W;
@@ -150,7 +144,7 @@ inline void change_scores(float* scores, long key, long keys, const HeadScores& 
     }
 }
 
-// Takes the scores of keys `key`.. into the running softmax, and their values into the output.
+// Takes the scores of keys `key`.. into the running softmax, and their values, v[keys][head_size], into the output.
 template <int Vectors>
 inline void absorb(float* scores, const float* v, long key, long keys, long head_size, const HeadScores& head, bool change,
                    QueryState& state) {
@@ -158,21 +152,21 @@ inline void absorb(float* scores, const float* v, long key, long keys, long head
   const bool open = head.open(state, key, key + keys);
   if (change || !open) change_scores<Vectors>(scores, key, keys, head, state, open);
   soften<Vectors>(scores, keys, state, decay);
-  gather_values<Vectors>(v + key * head_size, keys, head_size, scores, decay, state);
+  gather_values<Vectors>(v, keys, head_size, scores, decay, state);
 }
 
 template <int Vectors>
 inline void attend(const float* k, const float* v, long key, long keys, long head_size, const HeadScores& head, bool change,
                    QueryState& state) {
   alignas(64) float scores[kKeyBlock * Vectors * W];
-  score<Vectors>(k + key * head_size, keys, head_size, state, scores);
+  score<Vectors>(k, keys, head_size, state, scores);
   absorb<Vectors>(scores, v, key, keys, head_size, head, change, state);
 }
 
-// `rows` queries from `q` on, kLanes at most → lanes.
-inline void load_lanes(const float* q, long rows, long head_size, float scale, float* lanes) {
-  for (long row = 0; row < rows; row += W)
-    load_queries(q + row * head_size, min_long(W, rows - row), head_size, scale, lanes + row);
+// Rows [row, row + rows) of q, kLanes at most → lanes.
+inline void load_lanes(const Matrix& q, long row, long rows, long head_size, float scale, float* lanes) {
+  for (long lane = 0; lane < rows; lane += W)
+    load_queries(q, row + lane, min_long(W, rows - lane), head_size, scale, lanes + lane);
 }
 
 // An empty softmax for queries [first, last).
@@ -221,23 +215,52 @@ inline HeadScores head_scores(const ScoreArgs& args, long head) {
           args.reach};
 }
 
-void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
+// The heads that one unit of work is about.
+struct HeadRows {
+  Matrix q, k, v;  // [tokens, head_size]
+};
+
+inline HeadRows head_rows(const AttentionArgs& args, long head) {
+  const long kv_row = head / (args.heads / args.kv_heads) * args.tokens;
+  return {args.q.from(head * args.tokens), args.k.from(kv_row), args.v.from(kv_row)};
+}
+
+// One block of keys or values as float32: where they lie, or widened when they are first asked for.
+struct WidenedRows {
+  float* scratch;  // [kKeyBlock][head_size]
+  long held = -1;
+
+  const float* get(const Matrix& rows, long key, long keys, long head_size) {
+    if (!rows.half) return rows.row(key);
+    if (held != key)
+      for (long i = 0; i < keys; i++) copy_row(rows.from(key + i), head_size, head_size, scratch + i * head_size);
+    held = key;
+    return scratch;
+  }
+};
+
+constexpr long widened_attention_floats(long head_size, bool half) {
+  return 2 * (Kernels::kQueryBlock + (half ? kKeyBlock : 0)) * head_size;
+}
+
+void widened_attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   const long size = args.head_size;
-  const long kv_head = head / (args.heads / args.kv_heads);
-  const float* q = args.q + head * args.tokens * size;
-  const float* k = args.k + kv_head * args.tokens * size;
-  const float* v = args.v + kv_head * args.tokens * size;
+  const HeadRows rows = head_rows(args, head);
   const HeadScores scores = head_scores(args.scores, head);
+  WidenedRows keys_at{scratch + 2 * Kernels::kQueryBlock * size};
+  WidenedRows values_at{keys_at.scratch + kKeyBlock * size};
   QueryState states[kGroups];
   int groups = 0;
   for (long query = query0; query < query1; query += kLanes, groups++) {
     float* lanes = scratch + 2 * groups * size * kLanes;
     states[groups] = begin_state(query, min_long(query + kLanes, query1), lanes, lanes + size * kLanes, size,
                                  args.scores.sinks ? args.scores.sinks + head : nullptr);
-    load_lanes(q + query * size, states[groups].last - query, size, args.scale * kLog2E, lanes);
+    load_lanes(rows.q, query, states[groups].last - query, size, args.scale * kLog2E, lanes);
   }
   const bool change = args.scores.change();
   each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
+    const float* k = keys_at.get(rows.k, key, keys, size);
+    const float* v = values_at.get(rows.v, key, keys, size);
     if (states[g].vectors == 1) attend<1>(k, v, key, keys, size, scores, change, states[g]);
     else attend<kLaneVectors>(k, v, key, keys, size, scores, change, states[g]);
   });

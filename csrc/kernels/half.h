@@ -22,6 +22,14 @@ inline float from_half(uint16_t bits) {
   return float_of_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13);
 }
 
+// Rounds to the nearest, ties to even; a NaN stays one.
+inline uint16_t to_bfloat16(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  if (value != value) return (uint16_t)(bits >> 16 | 0x40);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 inline float from_bfloat16(uint16_t bits) { return float_of_bits((uint32_t)bits << 16); }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // finish_heads: queries and keys after their projection are normalised, turned by their position, and scaled.
 #pragma once
 
+#include "left.h"
 #include "rows.h"
 #include "table.h"
 #include "vector.h"
@@ -8,6 +9,7 @@
 namespace longspan {
 namespace {
 
+constexpr long kMostHeadSize = 512;
 constexpr long kHeadsRows = 32;  // rows whose moments are kept at a time
 
 // Turns pairs (i, i + half) of a head.
@@ -32,13 +34,11 @@ inline void turn_neighbours(float* x, const float* cosines, const float* sines, 
 
 // The heads of queries, keys or values: [heads, tokens, size].
 struct Heads {
-  float* data;
+  const Matrix& data;  // [heads * tokens, size]
   long heads;
   const float *weight, *bias;
   bool turned;
   const float* scale;
-
-  float* at(const HeadsArgs& args, long head, long row) const { return data + (head * args.tokens + row) * args.head_size; }
 };
 
 // The moments of one token over all heads, as if they lay side by side. A head size is a multiple of 8.
@@ -46,26 +46,22 @@ inline Moments whole_moments(const HeadsArgs& args, const Heads& heads, long row
   const long size = args.head_size, width = heads.heads * size;
   float mean = 0.0f;
   if (args.kind == NormKind::layer) {
-    for (long head = 0; head < heads.heads; head++) {
-      const float* x = heads.at(args, head, row);
-      mean += row_sum(size, [&](long i, int n) { return load_some(x + i, n); });
-    }
+    for (long head = 0; head < heads.heads; head++)
+      mean += row_sum(size, [&](long i, int n) { return load_from(heads.data, head * args.tokens + row, i, n); });
     mean /= (float)width;
   }
   float squares = 0.0f;
-  for (long head = 0; head < heads.heads; head++) {
-    const float* x = heads.at(args, head, row);
+  for (long head = 0; head < heads.heads; head++)
     squares += row_sum(size, [&](long i, int n) {
-      const V d = keep_n(load_some(x + i, n) - broadcast(mean), n);
+      const V d = keep_n(load_from(heads.data, head * args.tokens + row, i, n) - broadcast(mean), n);
       return d * d;
     });
-  }
   return {mean, 1.0f / __builtin_sqrtf(squares / (float)width + args.eps)};
 }
 
-inline void finish_head(const HeadsArgs& args, const Heads& heads, long head, long row, const Moments* whole) {
+// One head of one token, [size] float32, in place.
+inline void finish_head(const HeadsArgs& args, const Heads& heads, long head, long row, const Moments* whole, float* x) {
   const long size = args.head_size;
-  float* x = heads.at(args, head, row);
   if (args.normalised) {
     const long column = whole ? head * size : 0;
     const Moments m = whole ? *whole : moments(size, args.kind, args.eps, [&](long i, int n) { return load_some(x + i, n); });
@@ -95,7 +91,14 @@ inline void finish(const HeadsArgs& args, const Heads& heads, bool whole, long r
     if (whole)
       for (long row = first; row < last; row++) of_rows[row - first] = whole_moments(args, heads, row);
     for (long head = 0; head < heads.heads; head++)
-      for (long row = first; row < last; row++) finish_head(args, heads, head, row, whole ? of_rows + (row - first) : nullptr);
+      for (long row = first; row < last; row++) {
+        const long at = head * args.tokens + row;
+        alignas(64) float wide[kMostHeadSize];
+        float* const x = heads.data.half ? wide : heads.data.row(at);
+        if (heads.data.half) copy_row(heads.data.from(at), args.head_size, args.head_size, x);
+        finish_head(args, heads, head, row, whole ? of_rows + (row - first) : nullptr, x);
+        if (heads.data.half) copy_row({wide, args.head_size}, args.head_size, args.head_size, heads.data.half_row(at));
+      }
   }
 }
 

@@ -1,28 +1,67 @@
-// peak: multiply-adds on registers alone, the machine's ceiling for this tier.
+// peak: products on registers alone, the machine's ceiling for this tier and format.
 #pragma once
 
-#include "vector.h"
+#include "left.h"
+#ifdef __AMX_TILE__
+#include "amx.h"
+#endif
 
 namespace longspan {
 namespace {
 
-double peak(long iterations) {
-  constexpr int kChains = 12;  // enough to hide the latency of a multiply-add on two ports
-  V sums[kChains];
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; i++) sums[i] = broadcast((float)i);
-  const V a = broadcast(0.999f), b = broadcast(1e-3f);
+constexpr int kChains = 12;  // enough to hide the latency of a multiply-add on two ports
+
+// Keeps the compiler from taking out of a loop what depends on `v` alone.
+template <class Vector>
+inline void hide(Vector& v) {
+#if defined(__AVX512F__)
+  asm volatile("" : "+v"(v));
+#elif defined(LONGSPAN_X86)
+  asm volatile("" : "+x"(v));
+#else
+  asm volatile("" : "+m"(v));
+#endif
+}
+
+template <class Terms>
+inline void run_chains(long iterations) {
+  using Sum = typename Terms::Sum;
+  Sum sums[kChains] = {};
+  auto a = Terms::spread({});
+  const auto b = Terms::spread({});
 #pragma GCC unroll 1
   for (long step = 0; step < iterations; step++) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) sums[i] = fma(sums[i], a, b);
+    for (int i = 0; i < kChains; i++) sums[i] = Terms::add(sums[i], a, b);
+    hide(a);
   }
-  V total = zero();
+  Sum total = {};
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; i++) total += sums[i];
-  volatile float sink = sum_lanes(total);
+  volatile float sink = sum_lanes((V)total);
   (void)sink;
-  return 2.0 * kChains * W * (double)iterations;
+}
+
+double peak(Format format, long iterations) {
+#ifdef __AMX_TILE__
+  if (format != Format::float32) {
+    const TilesInUse tiles;
+    const bool bytes = format == Format::int8;
+    tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>(), tile_zero<4>(), tile_zero<6>();
+    for (long step = 0; step < iterations; step++) {
+      if (bytes) tile_multiply<true, 0, 4, 6>(), tile_multiply<true, 1, 4, 6>(), tile_multiply<true, 2, 4, 6>(), tile_multiply<true, 3, 4, 6>();
+      else tile_multiply<false, 0, 4, 6>(), tile_multiply<false, 1, 4, 6>(), tile_multiply<false, 2, 4, 6>(), tile_multiply<false, 3, 4, 6>();
+    }
+    return 2.0 * 4 * 16 * 16 * (bytes ? 64 : 32) * (double)iterations;
+  }
+#endif
+  const double terms = 2.0 * kChains * W * (double)iterations;
+  switch (format) {
+    case Format::float32: run_chains<Float32Terms>(iterations); return terms;
+    case Format::bfloat16: run_chains<Bfloat16Terms>(iterations); return kDot2 ? 2 * terms : terms;
+    case Format::int8: run_chains<Int8Terms>(iterations); return terms * 4;
+  }
+  return 0;
 }
 
 }  // namespace

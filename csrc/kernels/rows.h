@@ -2,6 +2,7 @@
 #pragma once
 
 #include "half.h"
+#include "narrow.h"
 #include "table.h"
 #include "vector.h"
 
@@ -112,14 +113,13 @@ void norm(const NormArgs& args, long row0, long row1) {
   const long width = args.width;
   for (long row = row0; row < row1; row++) {
     const float* x = args.x.row(row);
-    float* out = args.out.row(row);
     const float* residual = args.residual.data ? args.residual.row(row) : nullptr;
     const Moments m = moments(width, args.kind, args.eps, [&](long i, int n) { return load_some(x + i, n); });
     for (long i = 0; i < width; i += W) {
       const int n = (int)min_long(W, width - i);
       V y = normalised(load_some(x + i, n), m, args.weight, args.bias, i, n);
       if (residual) y += load_some(residual + i, n);
-      store_some(out + i, y * broadcast(args.scale), n);
+      store_to(args.out, row, i, y * broadcast(args.scale), n);
     }
   }
 }

@@ -96,10 +96,8 @@ inline void score_by_distance(const AttentionArgs& args, const Places& places, T
 
 void self_extend(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   const long size = args.head_size, block = size * kLanes;
-  const long kv_head = head / (args.heads / args.kv_heads);
-  const float* q = args.q + head * args.tokens * size;
-  const float* k = args.k + kv_head * args.tokens * size;
-  const float* v = args.v + kv_head * args.tokens * size;
+  const HeadRows rows = head_rows(args, head);
+  const float *q = rows.q.data, *k = rows.k.data, *v = rows.v.data;
   const HeadScores scores = head_scores(args.scores, head);
   const Places places(args, begin, end);
   float* const keys_at = scratch + (kWays + 1) * kGroups * block;
@@ -110,19 +108,19 @@ void self_extend(const AttentionArgs& args, long head, long begin, long end, lon
     float* own = scratch + (kWays + 1) * groups * block;
     states[groups] = begin_state(query, min_long(query + kLanes, query1), nullptr, own + kWays * block, size,
                                  args.scores.sinks ? args.scores.sinks + head : nullptr);
-    const long rows = states[groups].last - query;
+    const long count = states[groups].last - query;
     for (Way way : kEveryWay) {
       lanes[groups][way] = own + way * block;
       if (!places.seen[way]) continue;
-      turn_rows(args.turn, q, query, rows, size, [&](long row) { return places.of_query(way, row); }, keys_at);
-      load_lanes(keys_at, rows, size, args.scale * kLog2E, lanes[groups][way]);
+      turn_rows(args.turn, q, query, count, size, [&](long row) { return places.of_query(way, row); }, keys_at);
+      load_lanes({keys_at, size}, 0, count, size, args.scale * kLog2E, lanes[groups][way]);
     }
   }
   TurnedKeys turned{{keys_at, keys_at + kKeyBlock * size}, {-1, -1}};
   const auto attend = [&]<int Vectors>(int g, long key, long keys) {
     alignas(64) float found[kKeyBlock * Vectors * W];
     score_by_distance<Vectors>(args, places, turned, k, key, keys, lanes[g], states[g], found);
-    absorb<Vectors>(found, v, key, keys, size, scores, args.scores.change(), states[g]);
+    absorb<Vectors>(found, v + key * size, key, keys, size, scores, args.scores.change(), states[g]);
   };
   each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
     if (states[g].vectors == 1) attend.template operator()<1>(g, key, keys);

@@ -7,27 +7,47 @@ namespace longspan {
 
 enum class Activation : int { identity, gelu, gelu_tanh, relu, silu, tanh };
 enum class Dtype : int { float32, float16, bfloat16 };
+enum class Format : int { float32, bfloat16, int8 };  // of a weight, and of what it is multiplied with
 enum class PoolKind : int { sum, maximum };
 enum class NormKind : int { layer, rms };
 enum class ScoreKind : int { dot, cosine, euclidean, manhattan };  // distances are negated: the larger, the closer
 
 constexpr int kLine = 16;  // floats in a line of a panel: one cache line, whatever the tier
 
-// A matrix [rows, width] of float32 with `stride` floats from row to row.
+// A matrix [rows, width] with `stride` elements from row to row: float32, or bfloat16 where `half` says so.
 struct Matrix {
   float* data;
   long stride;
+  bool half = false;
 
   float* row(long index) const { return data + index * stride; }
+  uint16_t* half_row(long index) const { return (uint16_t*)data + index * stride; }
+  // The part that begins at a row and a column.
+  Matrix from(long index, long column = 0) const {
+    if (!data) return *this;
+    return {half ? (float*)(half_row(index) + column) : row(index) + column, stride, half};
+  }
 };
 
-// A weight [n, k] in panels: 16 output columns wide, line by line along k, padded with zero columns.
-// Element (column c, k) is at (c / 16) * k_size * 16 + k * 16 + c % 16.
+// A weight [n, k] in panels of 16 output columns, line by line along k; n is padded with zero columns. A line holds 16
+// words of 4 bytes, one a column: one float32, two bfloat16 or four int8, consecutive along k. The lines of the narrow
+// formats are padded with zeros to a multiple of 16.
 struct Panels {
-  const float* data;
-  long columns;  // n
+  const float* data;  // words
+  long columns;       // n
   long k;
   const float* bias;  // [n padded to 16], or null
+  Format format = Format::float32;
+  const float* scales = nullptr;  // int8: what a code of each column is worth, [n padded to 16]
+  const float* totals = nullptr;  // int8: the sum of each column's codes, [n padded to 16]
+
+  static constexpr long kLineGroup = 16;
+  static constexpr long terms(Format format) { return format == Format::float32 ? 1 : format == Format::bfloat16 ? 2 : 4; }
+  static constexpr long lines_of(Format format, long k) {
+    const long group = format == Format::float32 ? 1 : kLineGroup, span = terms(format) * group;
+    return (k + span - 1) / span * group;
+  }
+  long lines() const { return lines_of(format, k); }
 };
 
 // A table of rows as the checkpoint stores it.
@@ -60,7 +80,7 @@ struct LinearArgs {
 // q, k and v leave the projection head-major: [heads, tokens, head_size] each.
 struct QkvArgs {
   Matrix x;
-  float *q, *k, *v;
+  Matrix q, k, v;
   Panels weight;
   long tokens;
   long heads, kv_heads, head_size;
@@ -69,7 +89,7 @@ struct QkvArgs {
 
 // What queries and keys, and perhaps values, go through after their projection, in place.
 struct HeadsArgs {
-  float *q, *k, *v;  // as in QkvArgs
+  Matrix q, k, v;  // as in QkvArgs
   long tokens;
   long heads, kv_heads, head_size;
   bool normalised, whole, values;  // whether they are; over all heads together; whether values are too
@@ -107,8 +127,8 @@ struct TurnArgs {
 };
 
 struct AttentionArgs {
-  const float *q, *k, *v;  // [heads or kv_heads, tokens, head_size]
-  Matrix out;              // [tokens, heads * head_size]
+  Matrix q, k, v;  // [heads or kv_heads, tokens, head_size]
+  Matrix out;      // [tokens, heads * head_size]
   long tokens;
   long heads, kv_heads, head_size;
   float scale;
@@ -178,13 +198,16 @@ struct Kernels {
 
   void (*embed)(const EmbedArgs&, long row0, long row1);
   void (*norm)(const NormArgs&, long row0, long row1);
-  // Rows and columns of the result; columns start at a multiple of 16.
-  void (*linear)(const LinearArgs&, long row0, long row1, long column0, long column1);
-  void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1);
+  // Rows and columns of the result; columns start at a multiple of 16. `scratch` has left_bytes() for these rows.
+  void (*linear)(const LinearArgs&, long row0, long row1, long column0, long column1, void* scratch);
+  void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1, void* scratch);
+  // Bytes that a product of so many rows needs for its left operand, which is of bfloat16 where `half` says so.
+  long (*left_bytes)(Format format, bool half, long rows, long k);
   void (*finish_heads)(const HeadsArgs&, long row0, long row1);
   // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
-  // attention_scratch(head_size, turned) floats, aligned to 64 bytes.
+  // attention_bytes(head_size, half), aligned to 64 bytes.
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
+  long (*attention_bytes)(long head_size, bool half);
   // The same where it turns queries and keys by itself.
   void (*self_extend)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   // A token's logits [experts] become the weights of the experts that it chooses, and zero elsewhere.
@@ -203,12 +226,12 @@ struct Kernels {
   void (*scores)(const ScoresArgs&, long row0, long row1, float* scratch);
   // out[row] = -(number of bits that differ between row `row` of x and the query); rows of `bytes`.
   void (*hamming)(const uint8_t* x, long rows, const uint8_t* query, long bytes, float* out);
-  // Register-only multiply-adds: the ceiling that `linear` is measured against. Returns the floating-point operations.
-  double (*peak)(long iterations);
+  // Register-only products: the ceiling that `linear` is measured against. Returns the number of operations.
+  double (*peak)(Format format, long iterations);
 
-  static constexpr long kQueryBlock = 128;  // queries that share one pass over the keys
+  static constexpr long kQueryBlock = 256;  // queries that share one pass over the keys
 
-  static constexpr long attention_scratch(long head_size, bool turned) { return (turned ? 6 : 2) * kQueryBlock * head_size; }
+  static constexpr long self_extend_bytes(long head_size) { return 6 * kQueryBlock * head_size * (long)sizeof(float); }
   static constexpr long scores_stride(long width) { return (width + kLine - 1) / kLine * kLine + kLine; }
   static constexpr long scores_scratch(long width) { return kLine * scores_stride(width); }
 };
@@ -217,6 +240,9 @@ extern const Kernels kGeneric;
 #ifdef LONGSPAN_X86
 extern const Kernels kX86V3;
 extern const Kernels kX86V4;
+extern const Kernels kX86V4Vnni;
+extern const Kernels kX86V4Bf16;
+extern const Kernels kX86V4Amx;
 #endif
 
 }  // namespace longspan

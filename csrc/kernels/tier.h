@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "attention_half.h"
 #include "experts.h"
 #include "heads.h"
 #include "linear.h"
@@ -15,7 +16,7 @@ namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, finish_heads, attention, self_extend, choose,
+  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, left_bytes, finish_heads, attention, attention_bytes, self_extend, choose,
           softmax, add_scaled, pool, combine, normalize, scores, hamming, peak};
 }
 

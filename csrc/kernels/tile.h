@@ -1,18 +1,20 @@
 // The register tile that all matrix products share: Rows x Vectors accumulators over up to kBlock terms.
 #pragma once
 
-#include "vector.h"
+#include "terms.h"
 
 namespace longspan {
 namespace {
 
-// Element (row, k) of the left operand is at data[row * RowStride + k * k_stride]; one of the two strides is 1.
-struct RowMajor {
-  const float* data;
+// Element (row, k) of the left operand is at data[row * stride + k], or at data[k * stride + row].
+template <class Word>
+struct RowMajorOf {
+  const Word* data;
   long stride;
-  float at(long row, long k) const { return data[row * stride + k]; }
-  RowMajor from(long k) const { return {data + k, stride}; }
+  Word at(long row, long k) const { return data[row * stride + k]; }
+  RowMajorOf from(long k) const { return {data + k, stride}; }
 };
+using RowMajor = RowMajorOf<float>;
 
 struct ColumnMajor {
   const float* data;
@@ -21,34 +23,37 @@ struct ColumnMajor {
   ColumnMajor from(long k) const { return {data + k * stride, stride}; }
 };
 
-// The right operand as lines of `line` floats along k. Vector j of a line is at its own offset, so that one tile may
-// span several panels of 16 columns, or half of one.
+// The right operand as lines of words. Vector j of a line is at its own offset, so that one tile may span several panels
+// of 16 columns, or half of one.
 struct Lines {
   const float* data;
-  long line;          // floats from k to k + 1
-  long panel_stride;  // floats from one group of 16 columns to the next
+  long line;          // words from line to line
+  long panel_stride;  // words from one group of 16 columns to the next
   const float* vector(int j) const { return data + (j * W / kLine) * panel_stride + (j * W) % kLine; }
-  Lines from(long k) const { return {data + k * line, line, panel_stride}; }
+  Lines from(long step) const { return {data + step * line, line, panel_stride}; }
 };
 
-// out[Rows][Vectors * W] = (accumulate ? out : 0) + left x right over k terms, each element one ascending chain.
-template <int Rows, int Vectors, class Left>
-__attribute__((noinline)) void tile(Left left, Lines right, long k, float* out, bool accumulate) {
-  V sum[Rows][Vectors];
+// out[Rows][Vectors * W] = (accumulate ? out : 0) + left x right over so many lines, each element one ascending chain.
+template <class Terms, int Rows, int Vectors, class Left>
+__attribute__((noinline)) void tile(Left left, Lines right, long lines, float* out, bool accumulate) {
+  typename Terms::Sum sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < Vectors; j++) sum[i][j] = zero();
+    for (int j = 0; j < Vectors; j++) sum[i][j] = typename Terms::Sum{};
 #pragma GCC unroll 1
-  for (long step = 0; step < k; step++) {
-    V b[Vectors];
+  for (long step = 0; step < lines; step++) {
+#pragma GCC unroll 2
+    for (int word = 0; word < Terms::kWords; word++) {
+      decltype(Terms::line(nullptr, 0)) b[Vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < Vectors; j++) b[j] = load(right.vector(j) + step * right.line);
+      for (int j = 0; j < Vectors; j++) b[j] = Terms::line(right.vector(j) + step * right.line, word);
 #pragma GCC unroll 16
-    for (int i = 0; i < Rows; i++) {
-      V a = broadcast(left.at(i, step));
+      for (int i = 0; i < Rows; i++) {
+        const auto a = Terms::spread(left.at(i, step * Terms::kWords + word));
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; j++) sum[i][j] = fma(a, b[j], sum[i][j]);
+        for (int j = 0; j < Vectors; j++) sum[i][j] = Terms::add(sum[i][j], a, b[j]);
+      }
     }
   }
 #pragma GCC unroll 16
@@ -56,22 +61,17 @@ __attribute__((noinline)) void tile(Left left, Lines right, long k, float* out, 
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; j++) {
       float* at = out + (i * Vectors + j) * W;
-      store(at, accumulate ? load(at) + sum[i][j] : sum[i][j]);
+      store(at, (V)(accumulate ? (typename Terms::Sum)load(at) + sum[i][j] : sum[i][j]));
     }
 }
 
-// Adds the terms from `begin` to k to `out`: blocks of kBlock terms, their sums added in ascending order.
-template <int Rows, int Vectors, class Left>
-inline void add_blocks(Left left, Lines right, long k, long begin, float* out) {
-  for (; begin < k; begin += kBlock)
-    tile<Rows, Vectors>(left.from(begin), right.from(begin), min_long(k - begin, kBlock), out, true);
-}
-
-// out = left x right over any k, in such blocks.
-template <int Rows, int Vectors, class Left>
-inline void blocked_tile(Left left, Lines right, long k, float* out) {
-  tile<Rows, Vectors>(left, right, min_long(k, kBlock), out, false);
-  add_blocks<Rows, Vectors>(left, right, k, kBlock, out);
+// out = left x right over any number of lines: chains of Terms::kLines, their sums added in ascending order.
+template <class Terms, int Rows, int Vectors, class Left>
+inline void blocked_tile(Left left, Lines right, long lines, float* out) {
+  tile<Terms, Rows, Vectors>(left, right, min_long(lines, Terms::kLines), out, false);
+  for (long begin = Terms::kLines; begin < lines; begin += Terms::kLines)
+    tile<Terms, Rows, Vectors>(left.from(begin * Terms::kWords), right.from(begin), min_long(lines - begin, Terms::kLines), out,
+                               true);
 }
 
 // Calls body.template operator()<Rows>(row) over [0, rows) in steps of `Most`, then with what is left.

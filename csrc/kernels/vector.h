@@ -48,6 +48,31 @@ inline float sum_lanes(V v) {
   return lanes[0];
 }
 
+// The lanes from W / 2 on, moved to the front.
+inline V upper_half(V v) {
+  float lanes[W + W / 2] = {};
+  store(lanes, v);
+  return load(lanes + W / 2);
+}
+
+inline float max_lanes(V v) {
+  float lanes[W];
+  store(lanes, v);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+  return lanes[0];
+}
+
+inline float greatest(float a, float b) { return a > b ? a : b; }
+
+// The lowest bytes of the first n lanes.
+inline void store_some_bytes(uint8_t* p, VI v, int n) {
+  if (n == W) return store_bytes(p, v);
+  uint8_t bytes[W];
+  store_bytes(bytes, v);
+  __builtin_memcpy(p, bytes, n);
+}
+
 // Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
 template <int... lanes>
 struct Lanes {};

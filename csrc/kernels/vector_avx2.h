@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace longspan {
 namespace {
 
@@ -22,6 +24,33 @@ inline __m256i first_lanes(int n) {
 inline V load_n(const float* p, int n) { return (V)_mm256_maskload_ps(p, first_lanes(n)); }
 
 inline void store_n(float* p, V v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
+
+// Even and odd bytes are multiplied apart, in 16 bits: exact, where the one instruction for both would saturate.
+inline VI dot4(VI sum, VI left, VI right) {
+#if defined(__AVXVNNI__)
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(left), "x"(right));
+  return sum;
+#else
+  const __m256i low = _mm256_set1_epi16(0xff), l = (__m256i)left, r = (__m256i)right;
+  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(l, low), _mm256_srai_epi16(_mm256_slli_epi16(r, 8), 8));
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(l, 8), _mm256_srai_epi16(r, 8));
+  return sum + (VI)_mm256_add_epi32(even, odd);
+#endif
+}
+
+constexpr bool kDot2 = false;
+
+// W unsigned words or bytes as lanes, and back from the lowest bits of each.
+inline VI load_words(const uint16_t* p) { return (VI)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); }
+inline void store_words(uint16_t* p, VI v) {
+  const __m256i words = _mm256_and_si256((__m256i)v, _mm256_set1_epi32(0xffff));
+  _mm_storeu_si128((__m128i*)p, _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+inline void store_bytes(uint8_t* p, VI v) {
+  const __m256i bytes = _mm256_and_si256((__m256i)v, _mm256_set1_epi32(0xff));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packus_epi16(words, words));
+}
 
 }  // namespace
 }  // namespace longspan

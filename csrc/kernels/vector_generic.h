@@ -1,6 +1,8 @@
 // Vectors of the baseline tier: whatever every machine of the architecture has.
 #pragma once
 
+#include <cstdint>
+
 namespace longspan {
 namespace {
 
@@ -29,6 +31,25 @@ inline V load_n(const float* p, int n) {
 
 inline void store_n(float* p, V v, int n) {
   for (int i = 0; i < n; i++) p[i] = v[i];
+}
+
+inline VI dot4(VI sum, VI left, VI right) {
+  const unsigned char* l = (const unsigned char*)&left;
+  const signed char* r = (const signed char*)&right;
+  for (int i = 0; i < W; i++)
+    for (int j = 0; j < 4; j++) sum[i] += l[4 * i + j] * r[4 * i + j];
+  return sum;
+}
+
+constexpr bool kDot2 = false;
+
+// W unsigned words or bytes as lanes, and back from the lowest bits of each.
+inline VI load_words(const uint16_t* p) { return VI{p[0], p[1], p[2], p[3]}; }
+inline void store_words(uint16_t* p, VI v) {
+  for (int i = 0; i < W; i++) p[i] = (uint16_t)v[i];
+}
+inline void store_bytes(uint8_t* p, VI v) {
+  for (int i = 0; i < W; i++) p[i] = (uint8_t)v[i];
 }
 
 }  // namespace

@@ -87,7 +87,7 @@ struct LayoutArrays {
 inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>& buffers, Rows kind) {
   if (static_cast<size_t>(arrays.offsets.size()) != buffers.size()) reject("a layout has one offset per buffer");
   for (size_t i = 0; i < buffers.size(); i++) {
-    const int64_t offset = arrays.offsets.data()[i], bytes = arrays.rows * buffers[i].width * 4;
+    const int64_t offset = arrays.offsets.data()[i], bytes = arrays.rows * buffers[i].width * (buffers[i].half ? 2 : 4);
     if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset + bytes > arrays.bytes))
       reject("a buffer lies outside its arena");
   }

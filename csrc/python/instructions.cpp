@@ -29,6 +29,8 @@ Activation activation_of(const py::dict& fields) {
                              {"tanh", Activation::tanh}});
 }
 
+constexpr long kMostTerms = 65536;  // of int8: the largest sums fit 32 bits
+
 // Reads one instruction's fields. Weights arrive as lists of (array, dtype) parts; buffers as indices.
 class Fields {
  public:
@@ -42,21 +44,22 @@ class Fields {
   bool given(const char* name) const { return fields_.contains(name) && !fields_[name].is_none(); }
   const py::dict& dict() const { return fields_; }
 
-  int buffer(const char* name) const {
+  // A buffer, of float32 unless it may be narrow.
+  int any_buffer(const char* name) const {
     const int index = fields_[name].cast<int>();
     if (index < 0 || index >= static_cast<int>(program_.buffers.size())) reject(std::string("no such buffer: ") + name);
     return index;
   }
-  int optional_buffer(const char* name) const { return given(name) ? buffer(name) : kNoBuffer; }
-
-  // A buffer of so many columns.
-  int buffer(const char* name, long width) const {
-    const int index = buffer(name);
-    if (program_.width(index) != width)
-      reject(std::string(name) + " has " + std::to_string(program_.width(index)) + " columns, expected " +
-             std::to_string(width));
+  int buffer(const char* name) const {
+    const int index = any_buffer(name);
+    if (program_.buffers[index].half) reject(std::string(name) + " holds bfloat16, expected float32");
     return index;
   }
+  int optional_buffer(const char* name) const { return given(name) ? buffer(name) : kNoBuffer; }
+
+  // The same, of so many columns.
+  int any_buffer(const char* name, long width) const { return check_width(name, any_buffer(name), width); }
+  int buffer(const char* name, long width) const { return check_width(name, buffer(name), width); }
   int optional_buffer(const char* name, long width) const { return given(name) ? buffer(name, width) : kNoBuffer; }
 
   const float* vector(const char* name, long size, float offset = 0.0f) {
@@ -83,17 +86,23 @@ class Fields {
     return pack_vector(program_, parts);
   }
 
-  Panels panels(const char* weight, const char* bias, long columns, long k) {
+  // What the instruction's weights are packed as.
+  Format format() const {
+    return format_of(text("format"));
+  }
+
+  Panels panels(const char* weight, const char* bias, long columns, long k, Format format) {
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), columns);
-    return pack_panels(program_, parts, k, bias ? vector(bias, columns) : nullptr);
+    if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
+    return pack_panels(program_, parts, k, bias ? vector(bias, columns) : nullptr, format);
   }
-  Panels optional_panels(const char* weight, const char* bias, long columns, long k) {
-    return given(weight) ? panels(weight, bias, columns, k) : Panels{nullptr, columns, k, nullptr};
+  Panels optional_panels(const char* weight, const char* bias, long columns, long k, Format format) {
+    return given(weight) ? panels(weight, bias, columns, k, format) : Panels{nullptr, columns, k, nullptr};
   }
 
   // Several weights, [count * columns, k], each packed by itself.
-  std::vector<Panels> stack(const char* weight, long count, long columns, long k, float scale = 1.0f) {
+  std::vector<Panels> stack(const char* weight, long count, long columns, long k, Format format, float scale = 1.0f) {
     std::vector<Panels> packed;
     if (!given(weight)) return packed;
     const auto parts = source(weight, 2, k);
@@ -101,8 +110,11 @@ class Fields {
     for (const SourcePart& part : parts) {
       if (part.rows % columns) reject(std::string(weight) + ": a part ends inside a weight");
       const long bytes = columns * k * (part.dtype == Dtype::float32 ? 4 : 2);
-      for (long i = 0; i < part.rows / columns; i++)
-        packed.push_back(pack_panels(program_, {{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}}, k, nullptr, scale));
+      for (long i = 0; i < part.rows / columns; i++) {
+        const std::vector<SourcePart> one{{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}};
+        packed.push_back(format == Format::float32 ? pack_panels(program_, one, k, nullptr, scale)
+                                                   : pack_panels(program_, one, k, nullptr, format));
+      }
     }
     return packed;
   }
@@ -142,6 +154,13 @@ class Fields {
     long total = 0;
     for (const auto& part : parts) total += part.rows;
     return total;
+  }
+
+  int check_width(const char* name, int index, long width) const {
+    if (program_.width(index) != width)
+      reject(std::string(name) + " has " + std::to_string(program_.width(index)) + " columns, expected " +
+             std::to_string(width));
+    return index;
   }
 
   static void check(const char* name, long found, long expected) {
@@ -208,7 +227,8 @@ struct Reader {
     Fields record = pairs(name);
     const long tasks = record.integer("tasks"), rank = record.integer("rank");
     if (ranks == kNoBuffer || width(ranks) != rank) reject(std::string(name) + " needs a buffer ranks of its rank");
-    return {record.stack("left", tasks, columns, rank, record.number("scale")), record.stack("right", tasks, rank, k)};
+    return {record.stack("left", tasks, columns, rank, Format::float32, record.number("scale")),
+            record.stack("right", tasks, rank, k, Format::float32)};
   }
 
   TableLowRank table_low_rank(const char* name, const Table& table) {
@@ -229,7 +249,7 @@ struct Reader {
   }
 
   Instruction norm() {
-    const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
+    const int x = fields.buffer("x"), out = fields.any_buffer("out", width(x));
     const float* scale = fields.vector("scale", 1);
     return Norm{x, out, fields.optional_buffer("residual", width(x)), norm_kind_of(fields),
                 fields.vector("weight", width(x), fields.number("weight_offset")), fields.vector("bias", width(x)),
@@ -237,9 +257,9 @@ struct Reader {
   }
 
   Instruction linear() {
-    const int x = fields.buffer("x"), out = fields.buffer("out"), ranks = fields.optional_buffer("ranks");
+    const int x = fields.any_buffer("x"), out = fields.buffer("out"), ranks = fields.optional_buffer("ranks");
     return Linear{x, out, fields.optional_buffer("factor", width(out)), fields.optional_buffer("residual", width(out)),
-                  fields.panels("weight", "bias", width(out), width(x)), activation_of(fields.dict()),
+                  fields.panels("weight", "bias", width(out), width(x), fields.format()), activation_of(fields.dict()),
                   ranks, low_rank("low_rank", ranks, width(out), width(x))};
   }
 
@@ -268,11 +288,12 @@ struct Reader {
   }
 
   Instruction qkv() {
-    const int x = fields.buffer("x"), ranks = fields.optional_buffer("ranks");
+    const int x = fields.any_buffer("x"), ranks = fields.optional_buffer("ranks");
     const Heads h = heads_of(fields);
     const long columns = (h.heads + 2 * h.kv_heads) * h.head_size;
-    Qkv op{x, fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
-           fields.buffer("v", h.kv_heads * h.head_size), ranks, fields.panels("weight", "bias", columns, width(x)),
+    Qkv op{x, fields.any_buffer("q", h.heads * h.head_size), fields.any_buffer("k", h.kv_heads * h.head_size),
+           fields.any_buffer("v", h.kv_heads * h.head_size), ranks,
+           fields.panels("weight", "bias", columns, width(x), fields.format()),
            low_rank("low_rank", ranks, columns, width(x)), h.heads, h.kv_heads, h.head_size, head_norm(h), kNone, 0, false, kNone};
     const Turn turn = turn_of(h);
     op.rope = turn.rope;
@@ -310,31 +331,39 @@ struct Reader {
   Instruction attention() {
     const Heads h = heads_of(fields);
     const Turn turn = turn_of(h);
-    return Attention{fields.buffer("q", h.heads * h.head_size), fields.buffer("k", h.kv_heads * h.head_size),
-                     fields.buffer("v", h.kv_heads * h.head_size), fields.buffer("out", h.heads * h.head_size),
+    const int q = fields.any_buffer("q", h.heads * h.head_size), k = fields.any_buffer("k", h.kv_heads * h.head_size);
+    const int v = fields.any_buffer("v", h.kv_heads * h.head_size);
+    const bool half = program.buffers[q].half;
+    if (program.buffers[k].half != half || program.buffers[v].half != half) reject("q, k and v are not of one dtype");
+    if (half && turn.rope != kNone) reject("queries and keys that are turned here are float32");
+    return Attention{q, k, v, fields.any_buffer("out", h.heads * h.head_size),
                      h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads), extended(turn), turn.rope};
   }
 
   Instruction mlp() {
-    const int x = fields.buffer("x"), out = fields.buffer("out"), hidden = fields.buffer("hidden");
+    const int x = fields.any_buffer("x"), out = fields.buffer("out"), hidden = fields.any_buffer("hidden");
     const int ranks = fields.optional_buffer("ranks");
+    const Format format = fields.format();
     return Mlp{x, out, hidden, ranks, fields.optional_buffer("residual", width(out)),
-               fields.panels("up", "up_bias", width(hidden), width(x)),
-               fields.optional_panels("gate", "gate_bias", width(hidden), width(x)),
-               fields.panels("down", "down_bias", width(out), width(hidden)), activation_of(fields.dict()),
+               fields.panels("up", "up_bias", width(hidden), width(x), format),
+               fields.optional_panels("gate", "gate_bias", width(hidden), width(x), format),
+               fields.panels("down", "down_bias", width(out), width(hidden), format), activation_of(fields.dict()),
                low_rank("up_low_rank", ranks, width(hidden), width(x)), low_rank("gate_low_rank", ranks, width(hidden), width(x)),
                low_rank("down_low_rank", ranks, width(out), width(hidden))};
   }
 
   Instruction moe() {
-    const int x = fields.buffer("x"), out = fields.buffer("out", width(x)), hidden = fields.buffer("hidden");
+    const int x = fields.buffer("x"), out = fields.buffer("out", width(x)), hidden = fields.any_buffer("hidden");
+    const Format format = fields.format();
     const Fields routing = fields.record("routing");
     const long experts = routing.integer("experts"), chosen = routing.integer("chosen");
     if (experts < 1 || experts > 1024 || chosen < 1 || chosen > experts) reject("experts are 1 to 1024, and as many or fewer chosen");
     return Moe{x, out, fields.buffer("logits", experts), fields.buffer("gathered", width(x)), hidden,
                fields.buffer("sums", width(out)), fields.optional_buffer("residual", width(out)),
-               fields.panels("router", nullptr, experts, width(x)), fields.stack("up", experts, width(hidden), width(x)),
-               fields.stack("gate", experts, width(hidden), width(x)), fields.stack("down", experts, width(out), width(hidden)),
+               fields.panels("router", nullptr, experts, width(x), Format::float32),
+               fields.stack("up", experts, width(hidden), width(x), format),
+               fields.stack("gate", experts, width(hidden), width(x), format),
+               fields.stack("down", experts, width(out), width(hidden), format),
                fields.vector("out_bias", width(out)), activation_of(fields.dict()), chosen, routing.flag("normalised")};
   }
 
@@ -344,7 +373,7 @@ struct Reader {
     const long count = read.rows("latents"), latent = read.columns("latents");
     if (heads < 1 || queries < 1 || queries % heads || count < 1) reject("heads must divide the rows of the queries");
     return {read.matrix("latents", count, latent), read.vector("norm", latent), read.vector("norm_bias", latent),
-            read.number("eps"), read.panels(projection, nullptr, queries, latent), nullptr,
+            read.number("eps"), read.panels(projection, nullptr, queries, latent, Format::float32), nullptr,
             heads, queries / heads, count, latent, 0};
   }
 
@@ -420,6 +449,10 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
 }
 
 }  // namespace
+
+Format format_of(const std::string& name) {
+  return one_of<Format>(name, {{"float32", Format::float32}, {"bfloat16", Format::bfloat16}, {"int8", Format::int8}});
+}
 
 Instruction read_instruction(Program& program, std::vector<py::object>& kept, const std::string& op,
                              const py::dict& dict) {

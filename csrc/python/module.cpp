@@ -43,15 +43,15 @@ thread_local bool OneAtATime::busy_ = false;
 
 class PyProgram {
  public:
-  PyProgram(const std::vector<std::pair<std::string, long>>& buffers, int output, const std::string& isa)
+  PyProgram(const std::vector<std::tuple<std::string, long, std::string>>& buffers, int output, const std::string& isa)
       : executor_(program_) {
     program_.kernels = &kernels_of(isa);
     program_.output = output;
-    for (const auto& [rows, width] : buffers) {
+    for (const auto& [rows, width, dtype] : buffers) {
       const Rows kind = one_of<Rows>(
           rows, {{"T", Rows::tokens}, {"tile", Rows::tile}, {"P", Rows::partials}, {"N", Rows::vectors}});
       if (width < 1) reject("a buffer must have columns");
-      program_.buffers.push_back({kind, width});
+      program_.buffers.push_back({kind, width, one_of<bool>(dtype, {{"float32", false}, {"bfloat16", true}})});
     }
     if (output >= static_cast<int>(buffers.size())) reject("no such buffer: output");
   }
@@ -71,9 +71,9 @@ class PyProgram {
 
   size_t arena_bytes() const { return executor_.arena_bytes(); }
 
-  size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, int threads) const {
+  size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, long tile_rows, int threads) const {
     if (packs < shared_packs || shared_packs < 0 || threads < 1) reject("there are no such packs");
-    const Layouts layouts{{nullptr, pack, 0}, {nullptr, shared, 0}, {nullptr, tile, 0}};
+    const Layouts layouts{{nullptr, pack, 0}, {nullptr, shared, 0}, {nullptr, tile, tile_rows}};
     return executor_.divide(packs, shared_packs, layouts, threads).bytes;
   }
 
@@ -207,15 +207,16 @@ class PyProgram {
   std::vector<py::object> kept_;
 };
 
-double peak_gflops(const std::string& isa, int threads) {
+double peak_gflops(const std::string& isa, int threads, const std::string& format) {
   struct Context {
     const Kernels& kernels;
+    Format format;
     std::atomic<long> operations{0};
-  } context{kernels_of(isa)};
+  } context{kernels_of(isa), format_of(format)};
   const WithoutGil nogil;
   const auto run = [](void* pointer, int) {
     Context& c = *static_cast<Context*>(pointer);
-    c.operations += static_cast<long>(c.kernels.peak(10'000'000));
+    c.operations += static_cast<long>(c.kernels.peak(c.format, 10'000'000));
   };
   run_on_threads(threads, run, &context);  // warm the pool and the clocks
   context.operations = 0;
@@ -278,21 +279,21 @@ py::array_t<uint8_t> quantize(const Floats& vectors, const std::string& precisio
 PYBIND11_MODULE(_csrc, module) {
   module.doc() = "Longspan's CPU executor.";
   module.def("tiers", &supported_tiers, "The instruction tiers that this machine supports, lowest first.");
-  module.def("peak_gflops", &peak_gflops, py::arg("isa"), py::arg("threads"),
-             "Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine.");
+  module.def("peak_gflops", &peak_gflops, py::arg("isa"), py::arg("threads"), py::arg("format") = "float32",
+             "Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine.");
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   add_scores(module);
   module.def("trim_memory", &trim_memory, "Gives freed memory back to the system, where the C library can.");
   py::class_<PyProgram>(module, "Program")
-      .def(py::init<const std::vector<std::pair<std::string, long>>&, int, const std::string&>(), py::arg("buffers"),
+      .def(py::init<const std::vector<std::tuple<std::string, long, std::string>>&, int, const std::string&>(), py::arg("buffers"),
            py::arg("output"), py::arg("isa"))
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)
       .def("needed_bytes", &PyProgram::needed_bytes, py::arg("packs"), py::arg("shared_packs"), py::arg("pack"),
-           py::arg("shared"), py::arg("tile"), py::arg("threads"))
+           py::arg("shared"), py::arg("tile"), py::arg("tile_rows"), py::arg("threads"))
       .def(
           "run_body",
           [](PyProgram& self, const Ids& ids, const Ids& positions, const Ints& cu_seqlens, const py::list& partials,

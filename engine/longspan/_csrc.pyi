@@ -16,8 +16,8 @@ _Layout = tuple[_Int64, int, int]
 def tiers() -> list[str]:
     """The instruction tiers that this machine supports, lowest first."""
 
-def peak_gflops(isa: str, threads: int) -> float:
-    """Float32 multiply-adds on registers alone, in GFLOP/s: the ceiling of a tier on this machine."""
+def peak_gflops(isa: str, threads: int, format: str = "float32") -> float:
+    """Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine."""
 
 def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32) -> _UInt8:
     """Vectors [n, d] as bytes: [n, d] by ranges (int8, uint8), or [n, ceil(d / 8)] as bits (binary, ubinary)."""
@@ -48,7 +48,7 @@ class Program:
 
     def __init__(
         self,
-        buffers: Sequence[tuple[str, int]],
+        buffers: Sequence[tuple[str, int, str]],
         output: int,
         isa: str,
     ) -> None: ...
@@ -65,7 +65,9 @@ class Program:
     def arena_bytes(self) -> int:
         """Bytes of the arena as the runs so far have left it."""
 
-    def needed_bytes(self, packs: int, shared_packs: int, pack: int, shared: int, tile: int, threads: int) -> int:
+    def needed_bytes(
+        self, packs: int, shared_packs: int, pack: int, shared: int, tile: int, tile_rows: int, threads: int
+    ) -> int:
         """Bytes of the arena that `run_body` takes for so many packs, by the bytes of its three layouts."""
 
     def run_body(

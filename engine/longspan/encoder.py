@@ -87,7 +87,7 @@ class Encoder(LoadedModel):
         model: PathLike,
         *,
         device: str | None = None,
-        weights: Literal["auto", "float32"] = "auto",
+        weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
         long_text: str | None = None,
         adapter: PathLike | None = None,
         layers: int | None = None,

@@ -20,9 +20,10 @@ import torch
 
 from longspan.batch import Float32, PackedBatch, Partials
 from longspan.checkpoint.tensor_view import TensorView
+from longspan.executors.meanings import widened
 from longspan.executors.reference import execute, load_weights, without_tokens
 from longspan.program.instructions import Embed, Instruction, Pool
-from longspan.program.operands import Buffer, LowRank, Rows, Weight
+from longspan.program.operands import Buffer, Format, LowRank, Rows, Weight
 from longspan.program.program import Program
 
 Array = npt.NDArray[Any]
@@ -56,10 +57,12 @@ class CpuExecutor(Protocol):
     ) -> Float32: ...
 
 
-def cpu_executor(body: Program, tensors: dict[str, TensorView], *, threads: int, isa: str) -> CpuExecutor:
+def cpu_executor(
+    body: Program, tensors: dict[str, TensorView], *, threads: int, isa: str, weights: Format = "float32"
+) -> CpuExecutor:
     """The C++ executor, which may not be built."""
     executor: CpuExecutor = importlib.import_module("longspan.executors.cpu").CpuExecutor(
-        body, tensors, threads=threads, isa=isa
+        body, tensors, threads=threads, isa=isa, weights=weights
     )
     return executor
 
@@ -145,10 +148,15 @@ class Case:
         return Program("test", (*self._embeds, *staged), outputs=tuple(outputs))
 
     def check(
-        self, *instructions: Instruction, outputs: Sequence[Buffer], batches: Sequence[PackedBatch], isa: str
+        self,
+        *instructions: Instruction,
+        outputs: Sequence[Buffer],
+        batches: Sequence[PackedBatch],
+        isa: str,
+        weights: Format = "float32",
     ) -> None:
-        """Assert that the C++ executor computes every row of `outputs` as well as torch does in float32."""
-        check_rows(self.program(*instructions, outputs=outputs), self.tensors, batches, isa)
+        """Assert that the C++ executor computes every row of `outputs` as well as torch does in that dtype."""
+        check_rows(self.program(*instructions, outputs=outputs), self.tensors, batches, isa, weights)
 
 
 def token_partials(tokens: int) -> Partials:
@@ -185,13 +193,20 @@ def pooled_by_row(program: Program, batch: PackedBatch) -> tuple[Program, Packed
     return body, replace(batch, partials=(token_partials(batch.tokens),) * len(pools))
 
 
-def check_rows(program: Program, tensors: dict[str, TensorView], batches: Sequence[PackedBatch], isa: str) -> None:
-    """Assert that the C++ executor computes every row of the program's token outputs as well as torch in float32."""
+def check_rows(
+    program: Program,
+    tensors: dict[str, TensorView],
+    batches: Sequence[PackedBatch],
+    isa: str,
+    weights: Format = "float32",
+) -> None:
+    """Assert that the C++ executor computes every row of the program's token outputs as well as torch in that dtype."""
     body, _ = pooled_by_row(program, batches[0])
-    executors = executors_of(body, tensors, isa)
+    executors = executors_of(body, tensors, isa, weights)
+    dtypes = (torch.float64, getattr(torch, weights))
     for batch in batches:
-        exact, torch32 = (run_reference(program, tensors, batch, dtype) for dtype in (torch.float64, torch.float32))
-        judge(run_cpu(executors, pooled_by_row(program, batch)[1]), exact, torch32, f"{isa}, {describe(batch)}")
+        exact, peer = (run_reference(program, tensors, batch, dtype) for dtype in dtypes)
+        judge(run_cpu(executors, pooled_by_row(program, batch)[1]), exact, peer, f"{isa}, {weights}, {describe(batch)}")
 
 
 def check_body(body: Program, tensors: dict[str, TensorView], batches: Sequence[PackedBatch], isa: str) -> None:
@@ -225,9 +240,11 @@ def describe(batch: PackedBatch) -> str:
     return f"segments {np.diff(batch.cu_seqlens).tolist()}"
 
 
-def executors_of(body: Program, tensors: dict[str, TensorView], isa: str) -> dict[int, CpuExecutor]:
+def executors_of(
+    body: Program, tensors: dict[str, TensorView], isa: str, weights: Format = "float32"
+) -> dict[int, CpuExecutor]:
     """A C++ executor for each number of threads."""
-    return {threads: cpu_executor(body, tensors, threads=threads, isa=isa) for threads in THREADS}
+    return {threads: cpu_executor(body, tensors, threads=threads, isa=isa, weights=weights) for threads in THREADS}
 
 
 def run_cpu(executors: dict[int, CpuExecutor], batch: PackedBatch) -> Iterator[tuple[str, tuple[Float32, ...]]]:
@@ -249,13 +266,13 @@ def run_reference(
         buffer.name: torch.tensor(array, dtype=dtype) for buffer, array in zip(program.inputs, inputs, strict=True)
     }
     buffers = execute(program, given, load_weights(program, tensors, dtype=dtype), batch)
-    return [buffers[buffer.name].numpy() for buffer in program.outputs]
+    return [widened(buffers[buffer.name]).numpy() for buffer in program.outputs]
 
 
 def judge(
     results: Iterator[tuple[str, tuple[Float32, ...]]], exact: Sequence[Array], torch32: Sequence[Array], label: str
 ) -> tuple[Float32, ...]:
-    """Assert that the first result errs at most twice as much as torch in float32, and that all have the same bits."""
+    """Assert that the first result errs at most twice as much as torch, and that all have the same bits."""
     how, first = next(results)
     assert len(first) == len(exact), f"{label}, {how}: {len(first)} outputs, expected {len(exact)}"
     for result, truth, peer in zip(first, exact, torch32, strict=True):

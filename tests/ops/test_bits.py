@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.batch import Float32, PackedBatch, Partials
 from longspan.program.instructions import Attention, Embed, Instruction, Linear, Mlp, Norm, Pool, Qkv
-from longspan.program.operands import Buffer, Rows
+from longspan.program.operands import Buffer, Format, Rows
 from longspan.program.program import Program
 
 from .harness import (
@@ -44,6 +45,8 @@ class Way(TypedDict):
     pack_tokens: int | None
     task: int | None
 
+
+every_format = pytest.mark.parametrize("weights", get_args(Format))
 
 segment_lists = st.lists(st.tuples(st.sampled_from(LENGTHS), st.integers(0, 1)), min_size=1, max_size=6)
 schedules: st.SearchStrategy[Schedule] = st.sampled_from(("auto", "packs", "shared"))
@@ -101,7 +104,7 @@ def layer(case: Case, stage: int, x: Buffer) -> list[Instruction]:
 class Model:
     """Two layers that pool sums and maxima, in executors of 1, 2 and 3 threads of one tier."""
 
-    def __init__(self, isa: str) -> None:
+    def __init__(self, isa: str, weights: Format) -> None:
         case = Case(1)
         x = tokens_buffer("x", WIDTH)
         table = case.normal(VOCABULARY + 1, WIDTH)
@@ -115,7 +118,7 @@ class Model:
         ]
         body = Program("test", (embed, *layer(case, 1, x), *layer(case, 2, x), *pools), tuple(p.out for p in pools))
         self._executors: dict[int, CpuExecutor] = {
-            threads: cpu_executor(body, case.tensors, threads=threads, isa=isa) for threads in THREADS
+            threads: cpu_executor(body, case.tensors, threads=threads, isa=isa, weights=weights) for threads in THREADS
         }
         self._alone: dict[tuple[Segment, int | None], list[Float32]] = {}
 
@@ -160,8 +163,9 @@ def pack(segments: Sequence[Segment], poisoned: int | None) -> PackedBatch:
 
 
 @every_tier
-def test_a_segment_pools_to_the_same_bits_in_any_company(isa: str) -> None:
-    model = Model(isa)
+@every_format
+def test_a_segment_pools_to_the_same_bits_in_any_company(isa: str, weights: Format) -> None:
+    model = Model(isa, weights)
 
     @settings(max_examples=40, deadline=None)
     @given(segment_lists, ways)
@@ -174,8 +178,9 @@ def test_a_segment_pools_to_the_same_bits_in_any_company(isa: str) -> None:
 
 
 @every_tier
-def test_many_short_segments(isa: str) -> None:
-    model = Model(isa)
+@every_format
+def test_many_short_segments(isa: str, weights: Format) -> None:
+    model = Model(isa, weights)
     segments = [(length, seed) for seed in range(10) for length in (3, 1, 13, 0, 7, 2, 12)]
     for schedule in SCHEDULES:
         for threads in THREADS:
@@ -186,8 +191,9 @@ def test_many_short_segments(isa: str) -> None:
 
 
 @every_tier
-def test_nan_stays_in_its_segment(isa: str) -> None:
-    model = Model(isa)
+@every_format
+def test_nan_stays_in_its_segment(isa: str, weights: Format) -> None:
+    model = Model(isa, weights)
 
     @settings(max_examples=20, deadline=None)
     @given(segment_lists, ways, st.data())

@@ -12,10 +12,13 @@ from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
 from ..checks import is_count
 from ..errors import InputError
+from ..program.operands import Format
 from ..program.program import Program
 from .protocol import Executor
 
 BACKENDS = ("reference", "transformers")
+FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "int8")
+WEIGHTS = ("auto", *FORMATS)
 
 MakeExecutor = Callable[[Program, Mapping[str, TensorView]], Executor]
 
@@ -28,8 +31,8 @@ def choose_executor(
     Raises:
         InputError: an option is unknown, or the device is not to be had.
     """
-    if weights not in ("auto", "float32"):
-        raise InputError(f"weights is {weights!r}, expected 'auto' or 'float32'")
+    if weights not in WEIGHTS:
+        raise InputError(f"weights is {weights!r}, expected {', '.join(map(repr, WEIGHTS[:-1]))} or {WEIGHTS[-1]!r}")
     if backend not in (None, *BACKENDS):
         raise InputError(f"backend is {backend!r}, expected None or {' or '.join(map(repr, BACKENDS))}")
     most = max(64, 4 * (os.cpu_count() or 1))
@@ -39,7 +42,9 @@ def choose_executor(
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise InputError(f"device is {name!r}, expected 'cpu', 'cuda' or 'cuda:N'")
     if name == "cpu" and backend is None:
-        return name, _cpu(threads)
+        return name, _cpu(threads, weights)
+    if weights not in ("auto", "float32"):
+        raise InputError(f"weights={weights!r} runs on the CPU, without a backend")
     return name, _foreign(name) if backend == "transformers" else _reference(name)
 
 
@@ -49,10 +54,11 @@ def check_device(device: object, own: str) -> None:
         raise InputError(f"device is {device!r}, but this encoder is on {own!r}; make another one for it")
 
 
-def _cpu(threads: int | None) -> MakeExecutor:
+def _cpu(threads: int | None, weights: str) -> MakeExecutor:
     from .cpu import CpuExecutor
 
-    return lambda body, tensors: CpuExecutor(body, tensors, threads=threads)
+    wanted: Format = next((known for known in FORMATS if known == weights), "float32")
+    return lambda body, tensors: CpuExecutor(body, tensors, threads=threads, weights=wanted)
 
 
 def _reference(device: str) -> MakeExecutor:

@@ -13,8 +13,9 @@ from ..batch import Float32, Int64, PackedBatch, Partials
 from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import InputError
 from ..program.arena import Extents, place
+from ..program.formats import in_format
 from ..program.instructions import Attention, Embed, HeadNorm, Instruction, Routing, Tap
-from ..program.operands import Buffer, LowRank, Weight
+from ..program.operands import Buffer, Format, LowRank, Weight
 from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets
@@ -47,7 +48,9 @@ class CpuExecutor:
         body: the program; its weights are copied into panels, embedding tables stay in the file's map.
         tensors: the checkpoint.
         threads: how many threads run a batch; by default what affinity and the cgroup's quota allow.
-        isa: "generic", "v3" or "v4"; by default the environment's LONGSPAN_ISA, else the best that the machine has.
+        isa: a tier of instructions, one of `_csrc.tiers()`; by default the environment's LONGSPAN_ISA, else the best
+            that the machine has.
+        weights: what the body's matrices are packed as and multiplied in; the tail stays float32.
 
     Raises:
         CheckpointError: a weight is missing or has another shape than the program says.
@@ -61,7 +64,9 @@ class CpuExecutor:
         *,
         threads: int | None = None,
         isa: str | None = None,
+        weights: Format = "float32",
     ) -> None:
+        body = in_format(body, weights)
         self.threads = default_threads() if threads is None else threads
         self._isa = wanted_tier() if isa is None else isa
         self._body = body
@@ -154,6 +159,7 @@ class CpuExecutor:
             pack=self._token_layout(own)[1],
             shared=self._token_layout(shared)[1],
             tile=self._tile[1],
+            tile_rows=self._tile[2],
             threads=self.threads,
         )
         return Footprint(
@@ -200,7 +206,7 @@ def _bind(program: Program, tensors: Mapping[str, TensorView], isa: str, output:
     index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
     try:
         bound = _csrc.Program(
-            buffers=[(buffer.rows.value, buffer.width) for buffer in program.buffers],
+            buffers=[(buffer.rows.value, buffer.width, buffer.dtype) for buffer in program.buffers],
             output=-1 if output is None else index[output.name],
             isa=isa,
         )

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from .operands import Buffer, Rows
 from .program import Program
 
-ELEMENT_BYTES = 4  # buffers are float32
-
 
 @dataclass(frozen=True, slots=True)
 class Extents:
@@ -78,7 +76,7 @@ def blocks_of(program: Program, extents: Extents, alignment: int) -> list[Block]
     blocks = []
     for buffer in program.buffers:
         if buffer.rows is not Rows.PARTIALS:
-            size = extents.rows(buffer) * buffer.width * ELEMENT_BYTES
+            size = extents.rows(buffer) * buffer.row_bytes
             blocks.append(Block(buffer.name, -(-size // alignment) * alignment, *ranges[buffer.name]))
     return blocks
 

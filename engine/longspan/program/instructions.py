@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .operands import Buffer, LowRank, Weight
+from .operands import Buffer, Format, LowRank, Weight
 from .positions import LengthScale, PositionMap, SelfExtend
 from .rope import PositionScale, Rope
 
@@ -26,8 +26,8 @@ Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh"]
 """`gelu` is the exact form with erf; `gelu_tanh` is its tanh approximation."""
 
 
-def _reads() -> Buffer:
-    value: Buffer = field(metadata={"access": "read"})
+def _reads(*, narrow: bool = False) -> Buffer:
+    value: Buffer = field(metadata={"access": "read", "narrow": narrow})
     return value
 
 
@@ -36,8 +36,8 @@ def _reads_optional() -> Buffer | None:
     return value
 
 
-def _writes() -> Buffer:
-    value: Buffer = field(metadata={"access": "write"})
+def _writes(*, narrow: bool = False) -> Buffer:
+    value: Buffer = field(metadata={"access": "write", "narrow": narrow})
     return value
 
 
@@ -56,6 +56,12 @@ class Instruction:
     def op(self) -> str:
         """The instruction's name, as in the tables and in the executors."""
         return type(self).__name__.lower()
+
+    @property
+    def wide(self) -> tuple[Buffer, ...]:
+        """The buffers that have to be float32: all but rows of products, heads, and what only these read."""
+        values = ((spec, getattr(self, spec.name)) for spec in dataclasses.fields(self) if "access" in spec.metadata)
+        return tuple(value for spec, value in values if value is not None and not spec.metadata.get("narrow"))
 
     def _buffers(self, access: str) -> Iterator[Buffer]:
         for spec in dataclasses.fields(self):
@@ -114,7 +120,7 @@ class Norm(Instruction):
     """out = (normalised x * (weight + weight_offset) + bias + residual) * scale, row by row."""
 
     x: Buffer = _reads()
-    out: Buffer = _writes()
+    out: Buffer = _writes(narrow=True)
     kind: NormKind = "layer"
     weight: Weight | None = None  # [D]
     weight_offset: float = 0.0  # 1 for checkpoints that store the weight's distance from 1
@@ -128,10 +134,11 @@ class Norm(Instruction):
 class Linear(Instruction):
     """out = activation(x W^T + bias) * factor + residual; W may gain a low-rank pair by the batch's task."""
 
-    x: Buffer = _reads()
+    x: Buffer = _reads(narrow=True)
     out: Buffer = _writes()
     ranks: Buffer | None = _writes_optional()  # [T, rank], scratch of the low-rank pair
     weight: Weight  # [out width, in width]
+    format: Format = "float32"
     low_rank: LowRank | None = None
     bias: Weight | None = None
     activation: Activation = "identity"
@@ -165,12 +172,13 @@ class Qkv(Instruction):
     The order is projection, `norm`, `rope`, `q_scale`. W may gain a low-rank pair by the batch's task.
     """
 
-    x: Buffer = _reads()
-    q: Buffer = _writes()  # [T, H*E]
-    k: Buffer = _writes()  # [T, G*E]
-    v: Buffer = _writes()  # [T, G*E]
+    x: Buffer = _reads(narrow=True)
+    q: Buffer = _writes(narrow=True)  # [T, H*E]
+    k: Buffer = _writes(narrow=True)  # [T, G*E]
+    v: Buffer = _writes(narrow=True)  # [T, G*E]
     ranks: Buffer | None = _writes_optional()  # [T, rank], scratch of the low-rank pair
     weight: Weight
+    format: Format = "float32"
     low_rank: LowRank | None = None
     bias: Weight | None = None
     heads: int
@@ -202,10 +210,10 @@ class Attention(Instruction):
     here, by relative positions as `self_extend` says.
     """
 
-    q: Buffer = _reads()
-    k: Buffer = _reads()
-    v: Buffer = _reads()
-    out: Buffer = _writes()  # [T, H*E]
+    q: Buffer = _reads(narrow=True)
+    k: Buffer = _reads(narrow=True)
+    v: Buffer = _reads(narrow=True)
+    out: Buffer = _writes(narrow=True)  # [T, H*E]
     heads: int
     kv_heads: int
     head_size: int
@@ -220,6 +228,11 @@ class Attention(Instruction):
     rope: Rope | None = None  # whose frequencies do not depend on the length
     self_extend: SelfExtend | None = None  # given together with `rope`
 
+    @property
+    def wide(self) -> tuple[Buffer, ...]:
+        """Queries and keys that are turned here are float32."""
+        return () if self.self_extend is None else (self.q, self.k, self.v)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp(Instruction):
@@ -229,9 +242,9 @@ class Mlp(Instruction):
     Each matrix may gain a low-rank pair by the batch's task, all of one rank.
     """
 
-    x: Buffer = _reads()
+    x: Buffer = _reads(narrow=True)
     out: Buffer = _writes()
-    hidden: Buffer = _writes()  # [tile, F], scratch
+    hidden: Buffer = _writes(narrow=True)  # [tile, F], scratch
     ranks: Buffer | None = _writes_optional()  # [tile, rank], scratch of the low-rank pairs
     up: Weight  # [F, D]
     up_low_rank: LowRank | None = None
@@ -242,6 +255,7 @@ class Mlp(Instruction):
     down: Weight  # [D, F]
     down_low_rank: LowRank | None = None
     down_bias: Weight | None = None
+    format: Format = "float32"  # of all three
     activation: Activation
     residual: Buffer | None = _reads_optional()
 
@@ -272,13 +286,14 @@ class Moe(Instruction):
     out: Buffer = _writes()
     logits: Buffer = _writes()  # [tile, X], scratch
     gathered: Buffer = _writes()  # [tile, D], scratch
-    hidden: Buffer = _writes()  # [tile, F], scratch
+    hidden: Buffer = _writes(narrow=True)  # [tile, F], scratch
     sums: Buffer = _writes()  # [tile, D], scratch
     router: Weight  # [X, D]
     routing: Routing
     up: Weight  # [X * F, D]
     gate: Weight | None = None  # [X * F, D]
     down: Weight  # [X * D, F]
+    format: Format = "float32"  # of the experts
     out_bias: Weight | None = None  # [D]
     activation: Activation
     residual: Buffer | None = _reads_optional()

@@ -9,7 +9,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,30 @@ class Rows(enum.Enum):
     VECTORS = "N"  # one per output vector
 
 
+Dtype = Literal["float32", "bfloat16"]
+"""What a buffer's elements are."""
+
+Format = Literal["float32", "bfloat16", "int8"]
+"""What an instruction's matrices are held in, and multiplied in: with float32 rows, with rows of bfloat16, or as signed
+bytes of one scale a column, with rows as unsigned bytes of one scale and zero point each. Sums are float32 or exact."""
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A named float32 matrix [rows, width] that instructions read and write."""
+    """A named matrix [rows, width] that instructions read and write."""
 
     name: str
     rows: Rows
     width: int
+    dtype: Dtype = "float32"
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row."""
+        return self.width * (2 if self.dtype == "bfloat16" else 4)
 
     def __str__(self) -> str:
-        return f"{self.name}[{self.rows.value},{self.width}]"
+        return f"{self.name}[{self.rows.value},{self.width}]{'' if self.dtype == 'float32' else ' ' + self.dtype}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,24 @@
+// How a product is cut into blocks of rows, and what scratch a thread needs for them.
+#pragma once
+
+#include <algorithm>
+
+#include "program.h"
+
+namespace longspan {
+
+constexpr long kNearCache = 512 * 1024;  // bytes of rows that stay close while a weight streams past
+
+// The most rows of a block, a multiple of the rows of a register tile or of AMX's.
+inline long row_step(const Panels& weight) { return weight.format == Format::float32 ? 12 : 32; }
+
+inline long most_rows(const Panels& weight) {
+  const long row_bytes = weight.k * 4 / Panels::terms(weight.format), step = row_step(weight);
+  return std::clamp(kNearCache / row_bytes / step * step, 4 * step, 384L);
+}
+
+// Bytes of scratch of one thread: for attention, and for the left operands of products. `tile_rows` are the rows of the
+// tile buffers.
+long scratch_bytes(const Program& program, long tile_rows);
+
+}  // namespace longspan

@@ -1,0 +1,135 @@
+// The left operand of a product, in the words that the weight's format is multiplied with.
+#pragma once
+
+#include "narrow.h"
+#include "tile.h"
+
+namespace longspan {
+namespace {
+
+template <Format>
+struct TermsFor {
+  using Type = Float32Terms;
+};
+template <>
+struct TermsFor<Format::bfloat16> {
+  using Type = Bfloat16Terms;
+};
+template <>
+struct TermsFor<Format::int8> {
+  using Type = Int8Terms;
+};
+template <Format format>
+using TermsOf = typename TermsFor<format>::Type;
+
+// A code c of a row is worth (c - zero) * step.
+struct RowScale {
+  float step, zero;
+};
+
+template <class Word>
+struct LeftOf {
+  const Word* data;
+  long stride;             // words from row to row
+  const RowScale* scales;  // [rows], where words are codes
+
+  RowMajorOf<Word> row(long index) const { return {data + index * stride, stride}; }
+};
+template <Format format>
+using Left = LeftOf<typename TermsOf<format>::Word>;
+
+// Rows in scratch: whole lines, an odd number of cache lines apart, so that they do not compete for the same sets.
+template <Format format>
+constexpr long left_words(long k) {
+  const long words = (Panels::lines_of(format, k) * TermsOf<format>::kWords + kLine - 1) / kLine * kLine;
+  return words / kLine % 2 ? words : words + kLine;
+}
+
+constexpr long kLeftRows = 32;  // scratch has whole groups of rows: AMX reads them so
+
+template <Format format>
+constexpr long left_bytes_as(long rows, long k) {
+  const long padded = (rows + kLeftRows - 1) / kLeftRows * kLeftRows;
+  return padded * (left_words<format>(k) * 4 + (long)sizeof(RowScale));
+}
+
+// Also where nothing is copied: AMX may then read some rows beyond a matrix's last, and finds this behind it.
+long left_bytes(Format format, bool half, long rows, long k) {
+  switch (format) {
+    case Format::float32: return half ? left_bytes_as<Format::float32>(rows, k) : 0;
+    case Format::bfloat16: return left_bytes_as<Format::bfloat16>(rows, k);
+    case Format::int8: return left_bytes_as<Format::int8>(rows, k);
+  }
+  return 0;
+}
+
+inline void store_as(float* p, V v, int n) { store_some(p, v, n); }
+inline void store_as(uint16_t* p, V v, int n) { store_half(p, v, n); }
+
+// `x`, one row of k columns, as float32 or bfloat16, with zeros up to `padded`.
+template <class Element>
+inline void copy_row(Matrix x, long k, long padded, Element* out) {
+  long i = 0;
+  for (; i + W <= k; i += W) store_as(out + i, load_from(x, 0, i, W), W);
+  if (i < k) store_as(out + i, load_from(x, 0, i, (int)(k - i)), (int)(k - i));
+  if (k < padded) __builtin_memset(out + k, 0, (padded - k) * sizeof(Element));
+}
+
+inline V lesser_of(V a, V b) { return b < a ? b : a; }
+
+// The range of a row, and NaN or zero.
+struct RowRange {
+  V low = zero(), high = zero(), poison = zero();
+
+  void add(V v) {
+    low = lesser_of(low, v);
+    high = greater_of(high, v);
+    poison = fma(v, zero(), poison);
+  }
+};
+
+// Rounds `x`, one row of k columns, to codes from 0 to 255 between its least and its greatest component, zero among them
+// and exact. A row with a NaN or an infinity is worth NaN. Zeros up to `padded`.
+inline RowScale quantise_row(Matrix x, long k, long padded, uint8_t* out) {
+  RowRange range;
+  long i = 0;
+  for (; i + W <= k; i += W) range.add(load_from(x, 0, i, W));
+  if (i < k) range.add(load_from(x, 0, i, (int)(k - i)));
+  const float least = -max_lanes(-range.low), most = max_lanes(range.high);
+  const float step = greatest((most - least) / 255.0f, 1e-30f), inverse = 1.0f / step;
+  const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
+  const float offset = -least * inverse + magic;
+  const auto code = [&](V v) {
+    return (VI)at_most(at_least(fma(v, broadcast(inverse), broadcast(offset)), magic), magic + 255.0f);
+  };
+  for (i = 0; i + W <= k; i += W) store_some_bytes(out + i, code(load_from(x, 0, i, W)), W);
+  if (i < k) store_some_bytes(out + i, code(load_from(x, 0, i, (int)(k - i))), (int)(k - i));
+  if (k < padded) __builtin_memset(out + k, 0, padded - k);
+  return {step + sum_lanes(range.poison), offset - magic};
+}
+
+template <Format format>
+inline Left<format> prepare_left(const Matrix& x, long row0, long row1, long k, void* scratch) {
+  using Word = typename TermsOf<format>::Word;
+  const long stride = left_words<format>(k);
+  const long padded = Panels::lines_of(format, k) * Panels::terms(format);
+  Word* words = (Word*)scratch;
+  if constexpr (format == Format::int8) {
+    RowScale* scales = (RowScale*)(words + (row1 - row0 + kLeftRows - 1) / kLeftRows * kLeftRows * stride);
+    for (long row = row0; row < row1; row++)
+      scales[row - row0] = quantise_row(x.from(row), k, padded, (uint8_t*)(words + (row - row0) * stride));
+    return {words, stride, scales};
+  } else {
+    constexpr bool pairs = format == Format::bfloat16 && kDot2;
+    if (x.half == pairs && k == padded) return {(const Word*)x.from(row0).data, pairs ? x.stride / 2 : x.stride, nullptr};
+    for (long row = row0; row < row1; row++) {
+      Word* out = words + (row - row0) * stride;
+      if constexpr (pairs) copy_row(x.from(row), k, padded, (uint16_t*)out);
+      else copy_row(x.from(row), k, padded, out);
+    }
+    return {words, stride, nullptr};
+  }
+}
+
+}  // namespace
+}  // namespace longspan
