@@ -1,0 +1,60 @@
+"""What every workload of `cpu` shares: how often, where exports go, the ceilings, and who could not take part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from ..peers import UnavailableError
+from ..runner import Measurement
+from .ceilings import operations
+from .report import Task
+
+
+class Participant(Protocol):
+    """Whoever takes part."""
+
+    @property
+    def obeys_tier(self) -> bool:
+        """Whether it keeps to the tier of instructions that the environment asks for."""
+
+
+P = TypeVar("P", bound=Participant)
+
+
+@dataclass
+class Setup:
+    """One run of the command."""
+
+    model: Path
+    rounds: int
+    exports: Path
+    ceilings: Mapping[str, float]
+    skipped: dict[str, str] = field(default_factory=dict)  # why, by name
+    obeyed: dict[str, bool] = field(default_factory=dict)  # whether it keeps to the tier that was asked for
+
+    @staticmethod
+    def report(line: str) -> None:
+        """Shows how far it is."""
+        print(f"  {line}", flush=True)
+
+    def try_to_make(self, name: str, make: Callable[[str], P]) -> P | None:
+        """What `make` gives, or None and a line where it cannot run here."""
+        if name in self.skipped:
+            return None
+        try:
+            made = make(name)
+        except UnavailableError as error:
+            self.skipped[name] = str(error)
+            self.report(f"skipped {name}: {error}")
+            return None
+        self.obeyed[name] = made.obeys_tier
+        return made
+
+    def task(
+        self, title: str, results: Sequence[Measurement], config: Mapping[str, Any], lengths: Sequence[int]
+    ) -> Task:
+        """The results beside the ceilings, for a model of this config and texts of these token counts."""
+        return Task(title, results, operations(config, lengths), self.ceilings)
