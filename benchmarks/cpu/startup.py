@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,14 +49,17 @@ class Start:
             self.precision,
             QUERY,
         ]
-        start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            seconds = time.perf_counter() - start
-            peak, problems = process.communicate()
+        with tempfile.TemporaryFile("w+") as errors:
+            start = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                seconds = time.perf_counter() - start
+                peak = process.stdout.read()
+            errors.seek(0)
+            problems = errors.read()
         if process.returncode:
-            raise peers.UnavailableError(problems.strip().rpartition("\n")[2])
+            raise RuntimeError(f"{self.name}: {problems.strip()}")
         return seconds, np.array([json.loads(line)], dtype=np.float32), int(peak)
 
 
