@@ -32,7 +32,7 @@ def bars(rows: Sequence[Bar], label: str, title: str, footer: str, path: Path) -
     for place, row in enumerate(rows):
         axes.text(row.value, place, f" {row.note}", va="center", color=TEXT, fontsize=9)
     axes.set_xlim(0, max(row.value for row in rows) * 1.45)  # room for the notes
-    axes.set_xlabel(label, color=TEXT)
+    axes.set_xlabel(label, color=TEXT, loc="left")
     axes.set_title(title, loc="left", color=TEXT, fontsize=11)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.locator_params(axis="x", nbins=6)

@@ -23,7 +23,8 @@ class Worker:
     def __init__(self, name: str, source: Source) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, source), daemon=True)
+        # No daemon: those may not have processes of their own, which exports are made in. It ends with the pipe.
+        self._process = context.Process(target=_serve, args=(theirs, name, source))
         self._process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.name, self.precision = name, peers.PEERS[name][1]

@@ -9,14 +9,13 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .. import machine, peers, texts
 from ..arguments import positive, positives
 from ..model import model_folder
 from . import checkpoints, isa, long, report, short, startup
-from .ceilings import ceilings
 from .setup import Setup
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -30,6 +29,12 @@ WORKLOADS: Mapping[str, tuple[str, ...]] = {
     ),
     "modernbert": ("longspan-bf16", "openvino-bf16", "sentence-transformers-bf16"),
     "startup": tuple(startup.STARTS),
+}
+
+# Workloads of one text: the checkpoint's shape, in words too, and how long the text is.
+SHAPES: Mapping[str, tuple[checkpoints.Maker, str, tuple[int, ...]]] = {
+    "long": (checkpoints.bert, "4 layers of BERT-base's shape", (8192, 32768)),
+    "modernbert": (checkpoints.modernbert, "ModernBERT-base's shape", (8192,)),
 }
 
 
@@ -78,7 +83,8 @@ def run(options: argparse.Namespace) -> int:
     description = machine.describe()
     print(machine.title(description), flush=True)
     with _folder(options.exports) as folder:
-        setup = Setup(model_folder(options.model), _rounds(options), folder, ceilings(options.isa or ""))
+        setup = Setup(model_folder(options.model), _rounds(options), folder, options.isa or "")
+        setup.look_up()
         other_load = machine.OtherLoad()
         tasks = _tasks(options, setup)
     if not any(task.results for task in tasks):
@@ -98,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rounds(options: argparse.Namespace) -> int:
-    return int(options.rounds or (2 if options.workload in ("long", "modernbert") else 5))
+    return int(options.rounds or (2 if options.workload in SHAPES else 5))
 
 
 def _tasks(options: argparse.Namespace, setup: Setup) -> list[report.Task]:
@@ -107,11 +113,10 @@ def _tasks(options: argparse.Namespace, setup: Setup) -> list[report.Task]:
         return [short.run(setup, names, options.texts, options.max_length, not options.no_latency)]
     if options.workload == "startup":
         return [startup.run(setup, names, options.max_length)]
-    modern = options.workload == "modernbert"
-    make: Callable[[int], object] = checkpoints.modernbert if modern else checkpoints.bert
-    lengths = options.tokens or ((8192,) if modern else (8192, 32768))
+    make, shape, lengths = SHAPES[options.workload]
+    lengths = options.tokens or lengths
     model = checkpoints.once(make, setup.model, max(lengths), setup.exports)
-    return long.run(setup, model, lengths, names)
+    return long.run(setup, model, shape, lengths, names)
 
 
 @contextlib.contextmanager

@@ -21,12 +21,12 @@ from .setup import Setup
 REFERENCE = "sentence-transformers"
 
 
-def run(setup: Setup, model: Path, lengths: Sequence[int], names: Sequence[str]) -> list[Task]:
+def run(setup: Setup, model: Path, shape: str, lengths: Sequence[int], names: Sequence[str]) -> list[Task]:
     """A task a length. Peers of one precision run alternately, and only they are in memory together."""
-    return [_one(setup, model, length, names) for length in lengths]
+    return [_one(setup, model, shape, length, names) for length in lengths]
 
 
-def _one(setup: Setup, model: Path, length: int, names: Sequence[str]) -> Task:
+def _one(setup: Setup, model: Path, shape: str, length: int, names: Sequence[str]) -> Task:
     source = Source(model, length, setup.exports / f"{model.name}-exports")
     document = _document(source)
     reference = _reference(setup, source, document)
@@ -41,7 +41,7 @@ def _one(setup: Setup, model: Path, length: int, names: Sequence[str]) -> Task:
                 result.peak_memory_bytes = worker.peak_memory_bytes()
             results += measured
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    return setup.task(f"{model.name}, one text of {length:,} tokens", results, config, [length])
+    return setup.task(f"{shape}, one text of {length:,} tokens", results, config, [length])
 
 
 def _document(source: Source) -> list[str]:

@@ -144,4 +144,4 @@ def _bars(task: Task) -> list[plot.Bar]:
 
 def _axis(task: Task) -> str:
     what = "tokens per second" if any(result.tokens for result in task.results) else "seconds"
-    return f"{what}, median of the rounds; how many times as fast as the best peer in its precision (least - most)"
+    return f"{what}; speed as a multiple of the best peer's in that precision (least - most)"
