@@ -38,4 +38,4 @@ def report(tier: str, obeyed: Mapping[str, bool]) -> str:
     held = [name for name, kept in obeyed.items() if kept]
     free = [name for name, kept in obeyed.items() if not kept]
     line = f"held to {tier}: {', '.join(held) or 'nobody'}"
-    return line + (f"; not held, they use all that the processor has: {', '.join(free)}" if free else "")
+    return line + (f"; not held (*), they use all that the processor has: {', '.join(free)}" if free else "")

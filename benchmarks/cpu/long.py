@@ -15,6 +15,7 @@ from .. import peers, runner, texts
 from ..batches import Batcher
 from ..peers import Source
 from ..worker import Worker
+from .ceilings import operations
 from .report import PRECISIONS, Task
 from .setup import Setup
 
@@ -41,7 +42,7 @@ def _one(setup: Setup, model: Path, shape: str, length: int, names: Sequence[str
                 result.peak_memory_bytes = worker.peak_memory_bytes()
             results += measured
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    return setup.task(f"{shape}, one text of {length:,} tokens", results, config, [length])
+    return setup.task(f"{shape}, one text of {length:,} tokens", results, operations(config, [length]))
 
 
 def _document(source: Source) -> list[str]:

@@ -23,6 +23,7 @@ class Task:
     results: Sequence[Measurement]
     operations: float = 0.0  # of one run; 0 where nothing is said of ceilings
     ceilings: Mapping[str, float] = field(default_factory=dict)  # operations per second by precision
+    free: frozenset[str] = frozenset()  # who did not keep to the tier that was asked for: no ratio is to them
 
     def precisions(self) -> list[str]:
         """Those that somebody was measured in, in their order."""
@@ -35,7 +36,8 @@ class Task:
 
     def baseline(self, precision: str) -> Measurement | None:
         """The fastest peer in this precision, which ratios are to."""
-        return next((result for result in self.fastest_first(precision) if not peers.own(result.name)), None)
+        mine = self.fastest_first(precision)
+        return next((result for result in mine if not peers.own(result.name) and result.name not in self.free), None)
 
     def share(self, result: Measurement) -> float | None:
         """Of the ceiling in its precision, tokenising included; None without a ceiling."""
@@ -71,7 +73,7 @@ def table(task: Task) -> str:
 def _row(task: Task, result: Measurement, baseline: Measurement | None) -> tuple[str, ...]:
     share = task.share(result)
     return (
-        f"  {result.name}",
+        f"  {result.name}{' *' if result.name in task.free else ''}",
         f"{result.tokens_per_second:,.0f}" if result.tokens else "",
         f"{statistics.median(result.seconds):.3f}",
         f"{share:.0%}" if share is not None else "",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ..peers import UnavailableError
 from ..runner import Measurement
-from .ceilings import ceilings, operations
+from .ceilings import ceilings
 from .report import Task
 
 
@@ -59,9 +59,8 @@ class Setup:
         self.obeyed[name] = made.obeys_tier
         return made
 
-    def task(
-        self, title: str, results: Sequence[Measurement], config: Mapping[str, Any], lengths: Sequence[int]
-    ) -> Task:
-        """The results beside the ceilings, for a model of this config and texts of these token counts."""
+    def task(self, title: str, results: Sequence[Measurement], work: float = 0.0) -> Task:
+        """The results beside the ceilings; `work` is in operations, 0 where nothing is said of ceilings."""
         self.look_up()
-        return Task(title, results, operations(config, lengths), self.ceilings)
+        free = frozenset(name for name, obeys in self.obeyed.items() if self.isa and not obeys)
+        return Task(title, results, work, self.ceilings, free)

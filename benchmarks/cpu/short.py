@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .. import peers, runner, texts
 from ..batches import Batcher
 from ..peers import Source
+from .ceilings import operations
 from .report import Task
 from .setup import Setup
 
@@ -34,4 +35,4 @@ def run(setup: Setup, names: Sequence[str], count: int, max_length: int, latency
     )
     config = json.loads((setup.model / "config.json").read_text(encoding="utf-8"))
     title = f"{count:,} texts of {sum(lengths) / count:.0f} tokens on average, at most {max_length}"
-    return setup.task(title, results, config, lengths)
+    return setup.task(title, results, operations(config, lengths))

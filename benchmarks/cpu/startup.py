@@ -86,7 +86,7 @@ def run(setup: Setup, names: Sequence[str], max_length: int) -> Task:
             result.seconds.append(seconds)
             result.peak_memory_bytes = max(peak, result.peak_memory_bytes or 0)
         setup.report(f"round {number + 1} of {setup.rounds}")
-    return Task("from the start of a process to the first vector", [result for _, result in pairs])
+    return setup.task("from the start of a process to the first vector", [result for _, result in pairs])
 
 
 def _start(name: str, source: Source) -> Start:

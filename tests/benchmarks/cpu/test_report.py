@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def test_ratios_are_to_the_best_peer_of_the_same_precision() -> None:
     assert "the best peer" in lines[5]
     assert "no peer" in lines[8]
     assert "float32 8 GFLOP/s" in lines[-1]
+
+
+def test_no_ratio_is_to_a_peer_that_did_not_keep_to_the_tier() -> None:
+    lines = report.table(dataclasses.replace(task(), free=frozenset({"best"}))).splitlines()
+    assert lines[5].split()[:2] == ["best", "*"]
+    assert "the best peer" in lines[6]
 
 
 def test_columns_without_values_are_left_out() -> None:
@@ -80,4 +87,4 @@ def test_ceilings_are_of_this_machine() -> None:
 
 def test_a_tier_is_named_with_those_that_keep_to_it() -> None:
     line = isa.report("v3", {"longspan": True, "openvino": True, "onnxruntime": False})
-    assert line == "held to v3: longspan, openvino; not held, they use all that the processor has: onnxruntime"
+    assert line == "held to v3: longspan, openvino; not held (*), they use all that the processor has: onnxruntime"
