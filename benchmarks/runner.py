@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import machine
 from .metrics import unit_rows
-from .peers import Implementation, Setting
+from .peers import Implementation, Setting, UnavailableError
 
 TUNING_TEXTS = 150
 # The smallest cosine to the reference that still counts as the same model in this precision.
@@ -116,8 +116,12 @@ def measure(
     pairs = []
     for implementation in implementations:
         result = Measurement(implementation.name, implementation.precision, tokens=tokens)
-        result.setting = dict(tune(implementation, texts))
-        vectors = implementation.encode(texts)  # also warms every batch shape
+        try:
+            result.setting = dict(tune(implementation, texts))
+            vectors = implementation.encode(texts)  # also warms every batch shape
+        except UnavailableError as error:  # its process ended: too little memory, as a rule
+            report(f"left out {result.name}: {error}")
+            continue
         if reference is not None:
             result.cosine_min, result.cosine_mean = cosines(vectors, reference)
             if result.cosine_min < LEAST_COSINE[result.precision]:

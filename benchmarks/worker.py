@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import warnings
 from collections.abc import Sequence
@@ -46,13 +47,14 @@ class Worker:
         self._process.join()
 
     def _ask(self, request: list[str] | None) -> Any:
-        self._pipe.send(request)
+        with contextlib.suppress(BrokenPipeError):  # `_receive` says what became of the process
+            self._pipe.send(request)
         return self._receive()
 
     def _receive(self) -> Any:
         try:
             answer = self._pipe.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionResetError) as error:
             self._process.join()
             raise peers.UnavailableError(f"its process ended with code {self._process.exitcode}") from error
         if isinstance(answer, Exception):

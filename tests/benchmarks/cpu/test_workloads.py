@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import exports, peers
+from benchmarks import exports, peers, runner
 from benchmarks.__main__ import main
 from benchmarks.worker import Worker
 
@@ -75,6 +76,15 @@ def test_a_worker_does_what_the_peer_does(small: Path, tmp_path: Path) -> None:
     assert np.array_equal(worker.encode(texts), Encoder(small).encode(texts))
     assert worker.peak_memory_bytes() > 1 << 20
     worker.close()
+
+
+def test_a_worker_whose_process_ends_is_left_out(small: Path, tmp_path: Path) -> None:
+    worker = Worker("longspan", peers.Source(small, 16, tmp_path))
+    (child,) = multiprocessing.active_children()
+    child.kill()
+    lines: list[str] = []
+    assert runner.measure([worker], ["A text."], 4, rounds=1, report=lines.append) == []
+    assert lines == ["left out longspan: its process ended with code -9"]
 
 
 def test_a_worker_that_cannot_be_made_says_why(small: Path, tmp_path: Path) -> None:
