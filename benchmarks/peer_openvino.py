@@ -38,22 +38,25 @@ class OpenVino:
             raise UnavailableError("this processor has no bfloat16 instructions that OpenVINO uses")
         # What int8 leaves in floating point runs in bfloat16 where the processor has it, as by OpenVINO's own default.
         self._hint = "f32" if precision == "float32" or not has_bf16 else "bf16"
-        self._files = {attention: exported(source, precision, attention) for attention in ("sdpa", "eager")}
+        self._source = source
+        exported(source, precision, "sdpa")  # here, as it says whether the model can be had at all
         self._batcher = Batcher(source.model, source.max_length)
         streams = sorted({1, cores()})
         self.settings: Sequence[Setting] = tuple(
             {"streams": s, "batch": b, "sdpa": a} for a in (1, 0) for s in streams for b in (8, 16, 32)
         )
-        self.use(self.settings[0])
-
-    def use(self, setting: Setting) -> None:
-        """Compiled models are made when they are needed, one of each kind at a time: each keeps gigabytes of shapes."""
-        self._setting = setting
+        self._setting = self.settings[0]
         self._queue: Any = None
         self._single: Any = None
 
+    def use(self, setting: Setting) -> None:
+        """Compiled models are made when they are needed, one of each kind at a time: each keeps gigabytes of shapes."""
+        if any(setting[name] != self._setting[name] for name in ("streams", "sdpa")):
+            self._queue = self._single = None
+        self._setting = setting
+
     def _compile(self, extra: dict[str, str]) -> Any:
-        file = self._files["sdpa" if self._setting["sdpa"] else "eager"]
+        file = exported(self._source, self.precision, "sdpa" if self._setting["sdpa"] else "eager")
         common = {"INFERENCE_PRECISION_HINT": self._hint, "INFERENCE_NUM_THREADS": str(cores())}
         return self._core.compile_model(self._core.read_model(file), "CPU", common | extra)
 
