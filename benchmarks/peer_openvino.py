@@ -18,7 +18,12 @@ from .machine import cores
 from .peers import Setting, Source, UnavailableError
 
 # What it no longer claims to be able to where it keeps to a tier; versions before 2026.4 do not.
-BEYOND = {"AVX2": ("WINOGRAD", "BF16", "FP16"), "AVX512_CORE_BF16": ("FP16",)}
+BEYOND = {
+    "AVX2": ("WINOGRAD", "BF16", "FP16"),
+    "AVX512_CORE": ("BF16", "FP16"),
+    "AVX512_CORE_VNNI": ("BF16", "FP16"),
+    "AVX512_CORE_BF16": ("FP16",),
+}
 CALIBRATION_TEXTS, CALIBRATION_LENGTH = 200, 256
 
 

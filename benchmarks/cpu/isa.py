@@ -6,22 +6,24 @@ import os
 import sys
 from collections.abc import Mapping
 
-# Read by Longspan; by oneDNN inside OpenVINO and torch; by OpenVINO's own kernels; by torch's own; by MKL inside torch.
+
+def _environment(tier: str, onednn: str, vectors: str) -> Mapping[str, str]:
+    """Read by Longspan; oneDNN in OpenVINO and torch; OpenVINO's own kernels; torch's own; MKL in torch."""
+    return {
+        "LONGSPAN_ISA": tier,
+        "ONEDNN_MAX_CPU_ISA": onednn,
+        "OV_CPU_MAX_ISA": onednn,
+        "ATEN_CPU_CAPABILITY": vectors.lower(),
+        "MKL_ENABLE_INSTRUCTIONS": vectors,
+    }
+
+
 TIERS: Mapping[str, Mapping[str, str]] = {
-    "v3": {
-        "LONGSPAN_ISA": "v3",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "OV_CPU_MAX_ISA": "AVX2",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    },
-    "v4": {
-        "LONGSPAN_ISA": "v4",
-        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
-        "OV_CPU_MAX_ISA": "AVX512_CORE_BF16",
-        "ATEN_CPU_CAPABILITY": "avx512",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
-    },
+    "v3": _environment("v3", "AVX2", "AVX2"),
+    "v4": _environment("v4", "AVX512_CORE", "AVX512"),
+    "v4+vnni": _environment("v4+vnni", "AVX512_CORE_VNNI", "AVX512"),
+    "v4+bf16": _environment("v4+bf16", "AVX512_CORE_BF16", "AVX512"),
+    "v4+amx": _environment("v4+amx", "AVX512_CORE_AMX", "AVX512"),
 }
 
 
