@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import beir, cpu, model, quality, search, stream, texts
+from . import beir, model, quality, search, stream, texts
+from .cpu import command as cpu
 from .long import command as long
 
 
@@ -16,7 +17,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module, text in (
-        ("cpu", cpu, "tokens per second and query latency on this machine's CPU, beside the peers"),
+        (
+            "cpu",
+            cpu,
+            "speed, latency, start-up and memory on this machine's CPU, beside the peers, one workload at a time",
+        ),
         ("search", search, "exact top-k search in several precisions, beside numpy and sentence-transformers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
         ("long", long, "late chunking beside chunks embedded alone, on long documents"),

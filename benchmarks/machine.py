@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import sys
@@ -17,6 +18,8 @@ ISA_FLAGS = (
 )
 PACKAGES = (
     "longspan",
+    "llama-cpp-python",
+    "nncf",
     "numpy",
     "tokenizers",
     "torch",
@@ -60,6 +63,19 @@ def peak_memory_bytes() -> int:
     return _status_bytes(Path("/proc/self/status"), "VmHWM:")
 
 
+def processor_seconds() -> float:
+    """Processor time that this process and its child processes have used, those that run and those that have ended."""
+    ended, ticks = os.times(), 0
+    for child in multiprocessing.active_children():
+        try:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # no /proc, or it has just ended
+        ticks += int(fields[11]) + int(fields[12])
+    running = ticks / os.sysconf("SC_CLK_TCK")
+    return time.process_time() + ended.children_user + ended.children_system + running
+
+
 class OtherLoad:
     """How many cores other processes kept busy since this was made: above a few percent, figures are rough."""
 
@@ -74,7 +90,7 @@ class OtherLoad:
         except (OSError, ValueError):
             return time.perf_counter(), 0.0, 0.0
         everybody = (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
-        return time.perf_counter(), everybody, time.process_time()
+        return time.perf_counter(), everybody, processor_seconds()
 
     def cores(self) -> float:
         """The mean over the time since."""

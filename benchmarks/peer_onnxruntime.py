@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,20 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import INPUTS, Batch, Batcher, pooled_module
+from . import exports
+from .batches import Batch, Batcher, pooled_module
 from .machine import cores
-from .peers import Setting
+from .peers import Setting, Source
 
 
 class OnnxRuntime:
     """Either one batch at a time on all cores, or one batch per core: the runner finds which is faster."""
 
-    def __init__(self, name: str, model: Path, max_length: int, precision: str) -> None:
+    obeys_tier = False  # MLAS asks the processor
+
+    def __init__(self, name: str, precision: str, source: Source) -> None:
         self.name, self.precision = name, precision
         self._runtime: Any = importlib.import_module("onnxruntime")
-        self._batcher = Batcher(model, max_length)
-        with tempfile.TemporaryDirectory(prefix="benchmark-onnx-") as folder, _quiet():
-            self._graph = _export(model, Path(folder), precision).read_bytes()
+        self._batcher = Batcher(source.model, source.max_length)
+        self._graph = exported(source, precision).read_bytes()
         self._sessions: dict[int, Any] = {}
         self.settings: Sequence[Setting] = tuple({"at_once": n, "batch": b} for n in (1, cores()) for b in (8, 16))
         self._at_once, self._batch = 1, 16
@@ -67,54 +65,47 @@ class OnnxRuntime:
         return vectors
 
 
-def _export(model: Path, folder: Path, precision: str) -> Path:
-    """The model as a fused ONNX graph in `folder`."""
-    onnx = importlib.import_module("onnx")  # first: if it is missing, the slow part would be in vain
-    torch = importlib.import_module("torch")
-    module, example = pooled_module(model)
-    plain, fused = folder / "plain.onnx", folder / "fused.onnx"
-    axes = {name: {0: "batch", 1: "tokens"} for name in INPUTS} | {"vectors": {0: "batch"}}
-    torch.onnx.export(
-        module,
-        example,
-        str(plain),
-        input_names=list(INPUTS),
-        output_names=["vectors"],
-        dynamic_axes=axes,
-        opset_version=17,
-        dynamo=False,  # the optimiser below knows the shapes that the older exporter writes
-    )
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    optimized = importlib.import_module("onnxruntime.transformers.optimizer").optimize_model(
-        str(plain),
-        model_type="bert",
-        num_heads=config["num_attention_heads"],
-        hidden_size=config["hidden_size"],
-        opt_level=0,
-    )
-    optimized.save_model_to_file(str(fused))
-    if precision != "int8":
+def exported(source: Source, precision: str) -> Path:
+    """The graph's file, "float32" or "int8"."""
+    importlib.import_module("onnx")  # first: if it is missing, starting a process is in vain
+    fused = exports.once(source.exports / "onnxruntime-float32.onnx", _fused, source.model)
+    if precision == "float32":
         return fused
-    quantized = folder / "int8.onnx"
+    return exports.once(source.exports / "onnxruntime-int8.onnx", _quantized, source.model)
+
+
+def _fused(model: Path, file: Path) -> None:
+    """Writes the model as one graph in float32 whose attention is a single operator."""
+    torch = importlib.import_module("torch")
+    module, example = pooled_module(model, "eager")
+    axes = {name: {0: "batch", 1: "tokens"} for name in example} | {"vectors": {0: "batch"}}
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="benchmark-onnx-") as folder:
+        plain = str(Path(folder) / "plain.onnx")
+        torch.onnx.export(
+            module,
+            tuple(example.values()),
+            plain,
+            input_names=list(example),
+            output_names=["vectors"],
+            dynamic_axes=axes,
+            opset_version=17,
+            dynamo=False,  # the optimiser below knows the shapes that the older exporter writes
+        )
+        optimized = importlib.import_module("onnxruntime.transformers.optimizer").optimize_model(
+            plain,
+            model_type="bert",
+            num_heads=config["num_attention_heads"],
+            hidden_size=config["hidden_size"],
+            opt_level=0,
+        )
+    optimized.save_model_to_file(str(file))
+
+
+def _quantized(model: Path, file: Path) -> None:
+    """Writes the fused graph, which lies beside `file`, with dynamically quantised products."""
     quantization = importlib.import_module("onnxruntime.quantization")
     # Shape inference does not know the fused operators; what they put out is float32.
-    types = {"DefaultTensorType": onnx.TensorProto.FLOAT}
-    quantization.quantize_dynamic(str(fused), str(quantized), per_channel=True, extra_options=types)
-    return quantized
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the exporters' chatter, which has nothing to do with the measurement."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(before)
+    types = {"DefaultTensorType": importlib.import_module("onnx").TensorProto.FLOAT}
+    fused = file.with_name("onnxruntime-float32.onnx")
+    quantization.quantize_dynamic(str(fused), str(file), per_channel=True, extra_options=types)

@@ -5,31 +5,36 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from .runner import Measurement
+from typing import Any, NamedTuple
 
 OWN, OTHERS, TEXT = "#1f5fa8", "#b9c2cc", "#2b2f33"
 LINES = (OWN, "#d98324", "#4b9b62", "#8d5aa6")
 
 
-def bars(results: Sequence[Measurement], baseline: Measurement, title: str, footer: str, path: Path) -> None:
-    """Tokens per second, fastest on top; beside each bar the figure and the ratio to the baseline."""
+class Bar(NamedTuple):
+    """One row of a plot."""
+
+    label: str
+    value: float
+    note: str  # beside the bar
+    own: bool  # in the colour of what this project made
+
+
+def bars(rows: Sequence[Bar], label: str, title: str, footer: str, path: Path) -> None:
+    """Horizontal bars, the first on top; `label` is of their axis."""
     pyplot = _pyplot()
-    ordered = sorted(results, key=lambda result: result.tokens_per_second)
-    speeds = [result.tokens_per_second for result in ordered]
-    figure, axes = pyplot.subplots(figsize=(9, 1.3 + 0.48 * len(ordered)), layout="constrained")
-    colors = [OWN if result.name.startswith("longspan") else OTHERS for result in ordered]
-    axes.barh(range(len(ordered)), speeds, color=colors, height=0.68)
-    axes.set_yticks(range(len(ordered)), [f"{result.name} ({result.precision})" for result in ordered])
-    for place, result in enumerate(ordered):
-        ratio, low, high = result.ratios(baseline)
-        note = "  baseline" if result is baseline else f"  {ratio:.2f}× ({low:.2f}–{high:.2f})"
-        axes.text(speeds[place], place, f" {speeds[place]:,.0f}{note}", va="center", color=TEXT, fontsize=9)
-    axes.set_xlim(0, max(speeds) * 1.45)  # room for the notes
-    axes.set_xlabel("tokens per second, median of the rounds; ratio to the baseline (least–most)", color=TEXT)
+    figure, axes = pyplot.subplots(figsize=(9, 1.3 + 0.48 * len(rows)), layout="constrained")
+    axes.barh(
+        range(len(rows)), [row.value for row in rows], color=[OWN if row.own else OTHERS for row in rows], height=0.68
+    )
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.invert_yaxis()
+    for place, row in enumerate(rows):
+        axes.text(row.value, place, f" {row.note}", va="center", color=TEXT, fontsize=9)
+    axes.set_xlim(0, max(row.value for row in rows) * 1.45)  # room for the notes
+    axes.set_xlabel(label, color=TEXT, loc="left")
     axes.set_title(title, loc="left", color=TEXT, fontsize=11)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.locator_params(axis="x", nbins=6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     _finish(pyplot, figure, axes, footer, path)

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from . import machine
 from .metrics import unit_rows
-from .peers import Implementation, Setting
+from .peers import Implementation, Setting, UnavailableError
 
 TUNING_TEXTS = 150
+# The smallest cosine to the reference that still counts as the same model in this precision.
+LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.999, "int8": 0.95}
 SINGLE_CALLS = 50  # latency: calls in a row per round
 Report = Callable[[str], None]
 
@@ -30,6 +33,7 @@ class Measurement:
     seconds: list[float] = field(default_factory=list)  # one per round
     latencies: list[float] = field(default_factory=list)  # seconds, single query
     tokens: int = 0
+    peak_memory_bytes: int | None = None  # VmHWM, where it has a process of its own
 
     @property
     def tokens_per_second(self) -> float:
@@ -46,15 +50,15 @@ class Measurement:
 
 
 def settle(limit: float = 1.0, interval: float = 0.05) -> bool:
-    """Waits until this process is idle, so that nobody runs beside another's spinning worker threads.
+    """Waits until this process and its workers are idle, so that nobody runs beside another's spinning worker threads.
 
     OpenMP, TBB and ONNX Runtime keep their workers spinning for a while after each call. False if it never calmed.
     """
     deadline = time.perf_counter() + limit
     while time.perf_counter() < deadline:
-        start = time.process_time()
+        start = machine.processor_seconds()
         time.sleep(interval)
-        if time.process_time() - start < 0.1 * interval:
+        if machine.processor_seconds() - start < 0.1 * interval:
             return True
     return False
 
@@ -68,9 +72,12 @@ def timed(implementation: Implementation, texts: list[str]) -> float:
 
 
 def tune(implementation: Implementation, texts: list[str]) -> Setting:
-    """Keeps the fastest of the implementation's settings: each is warmed once and then timed twice on a sample."""
+    """Keeps the fastest of the implementation's settings: each is warmed once and then timed twice on a sample.
+
+    They are for many texts: with one alone, the first is kept.
+    """
     best: tuple[float, Setting] | None = None
-    if len(implementation.settings) > 1:
+    if len(implementation.settings) > 1 and len(texts) > 1:
         sample = texts[:TUNING_TEXTS]
         for setting in implementation.settings:
             implementation.use(setting)
@@ -103,27 +110,34 @@ def measure(
 ) -> list[Measurement]:
     """Tunes and checks each implementation, then runs all of them in turn for `rounds` rounds.
 
-    Which one starts a round moves on by one each time. `query` adds the latency of a single short text.
+    Which one starts a round moves on by one each time. `query` adds the latency of a single short text. Whoever is
+    further from the reference than `LEAST_COSINE` is reported and not measured.
     """
-    results = []
+    pairs = []
     for implementation in implementations:
         result = Measurement(implementation.name, implementation.precision, tokens=tokens)
-        result.setting = dict(tune(implementation, texts))
-        vectors = implementation.encode(texts)  # also warms every batch shape
+        try:
+            result.setting = dict(tune(implementation, texts))
+            vectors = implementation.encode(texts)  # also warms every batch shape
+        except UnavailableError as error:  # its process ended: too little memory, as a rule
+            report(f"left out {result.name}: {error}")
+            continue
         if reference is not None:
             result.cosine_min, result.cosine_mean = cosines(vectors, reference)
-        results.append(result)
+            if result.cosine_min < LEAST_COSINE[result.precision]:
+                report(f"left out {result.name}: its smallest cosine to the reference is {result.cosine_min:.5f}")
+                continue
+        pairs.append((implementation, result))
         report(f"checked {result.name} {result.setting or ''}".rstrip())
 
-    pairs = list(zip(implementations, results, strict=True))
-    for number in range(rounds):
+    for number in range(rounds if pairs else 0):
         shift = number % len(pairs)
         for implementation, result in pairs[shift:] + pairs[:shift]:
             result.seconds.append(timed(implementation, texts))
             if query is not None:
                 result.latencies += _latencies(implementation, query)
         report(f"round {number + 1} of {rounds}")
-    return results
+    return [result for _, result in pairs]
 
 
 def _latencies(implementation: Implementation, query: str) -> list[float]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from benchmarks import __main__, cpu, machine, peers, runner
+from benchmarks import __main__, machine, peers, runner
+from benchmarks.cpu import command
 from numpy.typing import NDArray
 
 
@@ -16,6 +17,7 @@ class Fake:
     """Sleeps as long as its setting says and returns the lengths of the texts."""
 
     precision = "float32"
+    obeys_tier = False
 
     def __init__(self, name: str, seconds: dict[int, float], calls: list[str]) -> None:
         self.name = name
@@ -47,7 +49,6 @@ def test_alternates_tunes_and_compares() -> None:
     assert first.ratios(first) == (1, 1, 1)
     assert first.tokens_per_second < 100 / 0.03
     assert first.latency_p50_ms is None
-    assert "fast" in cpu.table([first, second], first).splitlines()[2]  # fastest on top
 
 
 def test_latency_is_of_single_texts() -> None:
@@ -62,13 +63,30 @@ def test_cosines_refuse_other_shapes() -> None:
         runner.cosines(np.ones((2, 3), dtype=np.float32), np.ones((2, 4), dtype=np.float32))
 
 
+def test_wrong_vectors_are_not_measured() -> None:
+    right, wrong = Fake("right", {1: 0}, []), Fake("wrong", {1: 0}, [])
+    lines: list[str] = []
+    reference = np.array([(1, 1)], dtype=np.float32)
+    wrong.encode = lambda texts: np.array([(1, 0.9)], dtype=np.float32)  # type: ignore[method-assign]
+    results = runner.measure([right, wrong], ["a"], 1, rounds=1, reference=reference, report=lines.append)
+    assert [result.name for result in results] == ["right"]
+    assert any(line.startswith("left out wrong: ") for line in lines)
+
+
+def test_one_text_is_not_for_choosing_a_setting() -> None:
+    calls: list[str] = []
+    (result,) = runner.measure([Fake("one", {8: 0, 16: 0}, calls)], ["a"], 1, rounds=1)
+    assert result.setting == {"batch": 8}
+    assert len(calls) == 2  # the check, the round
+
+
 def test_a_missing_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: object) -> peers.Implementation:
         raise ModuleNotFoundError("No module named 'absent'")
 
     monkeypatch.setitem(peers.PEERS, "absent", (absent, "float32"))
     with pytest.raises(peers.UnavailableError, match="absent"):
-        peers.make("absent", cpu.RESULTS, 256)
+        peers.make("absent", peers.Source(command.RESULTS, 256, command.RESULTS))
 
 
 def test_machine_is_named() -> None:
@@ -95,5 +113,5 @@ def test_missing_data_is_one_line(tmp_path: object, capsys: pytest.CaptureFixtur
 
 def test_options_have_defaults() -> None:
     options: argparse.Namespace = __main__.parser().parse_args(["cpu"])
-    assert options.peers == list(peers.PEERS)
-    assert options.baseline in options.peers
+    assert options.workload in command.WORKLOADS
+    assert all(name in peers.PEERS for names in command.WORKLOADS.values() for name in names)

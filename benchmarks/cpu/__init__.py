@@ -1,0 +1,1 @@
+"""`python -m benchmarks cpu`: Longspan beside its peers on this machine's CPU, one file per workload."""
