@@ -30,9 +30,9 @@ struct ThreadSpace {
 class Walker {
  public:
   Walker(const Program& program, const Batch& batch, const Prepared& prepared, long pack, Team& team, char* tokens,
-         const Layout& layout, const ThreadSpace& space)
+         const Layout& layout, const ThreadSpace& space, Watch* watch)
       : program_(program), kernels_(*program.kernels), batch_(batch), prepared_(prepared), number_(pack), team_(team),
-        tokens_(tokens), layout_(layout), space_(space) {
+        tokens_(tokens), layout_(layout), space_(space), watch_(watch) {
     const long first = batch.cu_seqlens[batch.pack_segments[pack]];
     const long last = batch.cu_seqlens[batch.pack_segments[pack + 1]];
     const long block = prepared.block_offsets[pack];
@@ -98,7 +98,8 @@ class Walker {
 
   // Runs a product by `multiply`, before it what it gains for the batch's task.
   template <class Args, class Multiply>
-  void adapted(Args args, const LowRank& low_rank, Matrix ranks, Multiply multiply) {
+  void adapted(Args args, const LowRank& low_rank, Matrix ranks, long rows, Multiply multiply) {
+    if (watch_) watch_->see(args.weight, args.x, rows);
     if (low_rank.given(batch_.task)) {
       multiply(LinearArgs{args.x, ranks, kAbsent, kAbsent, low_rank.right[batch_.task], Activation::identity});
       args.gain = {ranks, low_rank.left[batch_.task]};
@@ -126,13 +127,13 @@ class Walker {
 
   void run(const Linear& op) {
     const LinearArgs args{matrix(op.x), matrix(op.out), optional(op.factor), optional(op.residual), op.weight, op.activation};
-    adapted(args, op.low_rank, optional(op.ranks), [&](const LinearArgs& it) { multiply(it, pack_.tokens); });
+    adapted(args, op.low_rank, optional(op.ranks), pack_.tokens, [&](const LinearArgs& it) { multiply(it, pack_.tokens); });
   }
 
   void run(const Qkv& op) {
     const QkvArgs args{matrix(op.x), heads(op.q, op.head_size), heads(op.k, op.head_size), heads(op.v, op.head_size),
                        op.weight, pack_.tokens, op.heads, op.kv_heads, op.head_size};
-    adapted(args, op.low_rank, optional(op.ranks), [&](const auto& it) { multiply(it, pack_.tokens); });
+    adapted(args, op.low_rank, optional(op.ranks), pack_.tokens, [&](const auto& it) { multiply(it, pack_.tokens); });
     if (op.finished()) return;
     const HeadNorm& norm = op.norm;
     const RopeTable rope = op.rope == kNone ? RopeTable{nullptr, nullptr} : batch_.ropes[op.rope];
@@ -168,7 +169,7 @@ class Walker {
     const long most = space_.tile.rows;
     if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
     each_tile([&](long row0, long row1) {
-      mlp_rows(op, row0, team_.thread(), [&](const LinearArgs& args) {
+      mlp_rows(op, row0, row1 - row0, team_.thread(), [&](const LinearArgs& args) {
         kernels_.linear(args, 0, row1 - row0, 0, args.weight.columns, scratch(team_.thread()));
       });
     });
@@ -176,17 +177,19 @@ class Walker {
 
   // The rows of one tile, from `row` on, over a thread's tile buffers.
   template <class Multiply>
-  void mlp_rows(const Mlp& op, long row, int thread, Multiply multiply) {
+  void mlp_rows(const Mlp& op, long row, long rows, int thread, Multiply multiply) {
     const Matrix hidden = tile(op.hidden, thread), ranks = op.ranks == kNoBuffer ? kAbsent : tile(op.ranks, thread);
-    if (op.gate.data) adapted(mlp_gate(op, row, hidden), op.gate_low_rank, ranks, multiply);
-    adapted(mlp_up(op, row, hidden), op.up_low_rank, ranks, multiply);
-    adapted(mlp_down(op, row, hidden), op.down_low_rank, ranks, multiply);
+    if (op.gate.data) adapted(mlp_gate(op, row, hidden), op.gate_low_rank, ranks, rows, multiply);
+    adapted(mlp_up(op, row, hidden), op.up_low_rank, ranks, rows, multiply);
+    adapted(mlp_down(op, row, hidden), op.down_low_rank, ranks, rows, multiply);
   }
 
   // Few rows: the team shares the columns of each part, over the first thread's tile.
   void mlp_by_columns(const Mlp& op, long most) {
-    for (long row = 0; row < pack_.tokens; row += most)
-      mlp_rows(op, row, 0, [&](const LinearArgs& args) { multiply(args, std::min(most, pack_.tokens - row)); });
+    for (long row = 0; row < pack_.tokens; row += most) {
+      const long rows = std::min(most, pack_.tokens - row);
+      mlp_rows(op, row, rows, 0, [&](const LinearArgs& args) { multiply(args, rows); });
+    }
   }
 
   static constexpr Matrix kAbsent{nullptr, 0};
@@ -305,6 +308,7 @@ class Walker {
   char* tokens_;
   const Layout& layout_;
   const ThreadSpace& space_;
+  Watch* const watch_;  // null: nobody watches
   Pack pack_;
 };
 
@@ -315,6 +319,7 @@ struct Run {
   const Layouts& layouts;
   const Prepared prepared;
   Poll poll;
+  Watch* watch;  // of packs that one thread runs alone, while there is one thread; or null
   char* token_arena;
   ThreadSpace space;
   long lanes;
@@ -331,7 +336,7 @@ struct Run {
     Team together(threads, thread, &team);
     const long steps = static_cast<long>(program.instructions.size());
     for (long turn = 0; turn < batch.shared_packs; turn++) {
-      Walker walker(program, batch, prepared, batch.pack_order[turn], together, token_arena, layouts.shared, space);
+      Walker walker(program, batch, prepared, batch.pack_order[turn], together, token_arena, layouts.shared, space, nullptr);
       for (long step = 0; step < steps; step++) {
         const long number = turn * steps + step;
         // Only a step that no thread can have started is cancelled, so that all leave at the same place.
@@ -351,7 +356,7 @@ struct Run {
     char* tokens = token_arena + thread * layouts.pack.bytes;
     const ThreadSpace own = space.from(thread);
     for (long turn; (turn = next_turn.fetch_add(1)) < batch.packs && !stop.load();) {
-      Walker walker(program, batch, prepared, batch.pack_order[turn], alone, tokens, layouts.pack, own);
+      Walker walker(program, batch, prepared, batch.pack_order[turn], alone, tokens, layouts.pack, own, watch);
       for (const Instruction& instruction : program.instructions) walker.execute(instruction);
       tokens_done += walker.tokens();
       if (thread == 0 && asked_to_stop(tokens_done)) stop = true;
@@ -368,12 +373,12 @@ Division Executor::divide(long packs, long shared_packs, const Layouts& layouts,
   return {lanes, tokens, thread, tokens + threads * thread};
 }
 
-bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll) {
+bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch) {
   const Division arena = divide(batch.packs, batch.shared_packs, layouts, threads);
   arena_.grow(arena.bytes);
   const ThreadSpace space{arena_.data() + arena.tokens, layouts.tile, static_cast<long>(arena.thread)};
   const long steps = batch.packs * static_cast<long>(program_.instructions.size());
-  Run run{program_, batch, layouts, prepare(batch), poll, arena_.data(), space, arena.lanes, TeamState(threads),
+  Run run{program_, batch, layouts, prepare(batch), poll, threads == 1 ? watch : nullptr, arena_.data(), space, arena.lanes, TeamState(threads),
           {batch.shared_packs}, {0}, {steps + 1}, {false}};
   struct Context {
     Run& run;

@@ -5,6 +5,7 @@
 
 #include "memory.h"
 #include "program.h"
+#include "watch.h"
 
 namespace longspan {
 
@@ -73,8 +74,8 @@ class Executor {
   // Bytes of the arena as it is now.
   size_t arena_bytes() const { return arena_.bytes(); }
 
-  // Fills batch.partials[i].data. Returns false if the poll asked to stop.
-  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll);
+  // Fills batch.partials[i].data. Returns false if the poll asked to stop. A watch sees what one thread runs by itself.
+  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch);
 
   // vectors [count, width of the last instruction's output], from partials[i].data; cu_vectors[i] is [count + 1].
   void run_tail(const std::vector<Partials>& partials, const std::vector<const int64_t*>& cu_vectors, long count,

@@ -66,7 +66,24 @@ Panels pack_bfloat16(Program& program, const std::vector<SourcePart>& parts, lon
   return {panels, columns, k, bias, Format::bfloat16};
 }
 
-Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias) {
+// What the left operand's columns are multiplied with: sqrt(reach of the weight's column / reach of the input's).
+const float* smooth_columns(Program& program, const std::vector<SourcePart>& parts, long k, const std::vector<float>& inputs) {
+  if (inputs.empty()) return nullptr;
+  std::vector<float> reach(k);
+  each_row(parts, k, [&](long, const SourcePart& part, long first) {
+    for (long i = 0; i < k; i++) reach[i] = std::max(reach[i], std::abs(element(part, first + i)));
+  });
+  float* smooth = allocate(program, padded(k));
+  for (long i = 0; i < k; i++) {
+    const float ratio = std::sqrt(reach[i] / inputs[i]);
+    smooth[i] = std::isfinite(ratio) && ratio > 0 ? std::clamp(ratio, 1e-4f, 1e4f) : 1.0f;
+  }
+  return smooth;
+}
+
+Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias,
+                 const std::vector<float>& inputs) {
+  const float* smooth = smooth_columns(program, parts, k, inputs);
   const long columns = rows_of(parts), lines = Panels::lines_of(Format::int8, k);
   float* panels = allocate(program, padded(columns) * lines);
   float* scales = allocate(program, padded(columns));
@@ -75,7 +92,7 @@ Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k,
   each_row(parts, k, [&](long column, const SourcePart& part, long first) {
     float most = 0, poison = 0;  // a weight that is no number makes its column NaN
     for (long i = 0; i < k; i++) {
-      row[i] = element(part, first + i);
+      row[i] = element(part, first + i) / (smooth ? smooth[i] : 1.0f);
       most = std::max(most, std::abs(row[i]));
       poison += row[i] * 0;
     }
@@ -91,15 +108,16 @@ Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k,
     scales[column] = step + poison;
     totals[column] = static_cast<float>(total);
   });
-  return {panels, columns, k, bias, Format::int8, scales, totals};
+  return {panels, columns, k, bias, Format::int8, scales, totals, smooth};
 }
 
 }  // namespace
 
-Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format) {
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format,
+                   const std::vector<float>& inputs) {
   switch (format) {
     case Format::bfloat16: return pack_bfloat16(program, parts, k, bias);
-    case Format::int8: return pack_int8(program, parts, k, bias);
+    case Format::int8: return pack_int8(program, parts, k, bias, inputs);
     case Format::float32: break;
   }
   return pack_panels(program, parts, k, bias);

@@ -166,8 +166,10 @@ struct SourcePart {
 };
 
 // Packs [n, k] into panels of a format (see `Panels`). Rounds to the nearest; int8 by the largest weight of each column.
-// `bias` may be null.
-Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format);
+// `bias` may be null. `inputs`, [k] or empty, is how far the columns of the left operand reach: then int8 moves a part of
+// their differences into the weight (SmoothQuant, arXiv 2211.10438, with equal shares).
+Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format,
+                   const std::vector<float>& inputs = {});
 
 // The same in float32, scaled.
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale = 1.0f);

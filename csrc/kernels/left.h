@@ -89,12 +89,17 @@ struct RowRange {
 };
 
 // Rounds `x`, one row of k columns, to codes from 0 to 255 between its least and its greatest component, zero among them
-// and exact. A row with a NaN or an infinity is worth NaN. Zeros up to `padded`.
-inline RowScale quantise_row(Matrix x, long k, long padded, uint8_t* out) {
+// and exact. A row with a NaN or an infinity is worth NaN. Zeros up to `padded`. Columns are multiplied by `smooth` first.
+template <bool smoothed>
+inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded, uint8_t* out) {
+  const auto take = [&](long i, int n) {
+    const V v = load_from(x, 0, i, n);
+    return smoothed ? v * load(smooth + i) : v;
+  };
   RowRange range;
   long i = 0;
-  for (; i + W <= k; i += W) range.add(load_from(x, 0, i, W));
-  if (i < k) range.add(load_from(x, 0, i, (int)(k - i)));
+  for (; i + W <= k; i += W) range.add(take(i, W));
+  if (i < k) range.add(take(i, (int)(k - i)));
   const float least = -max_lanes(-range.low), most = max_lanes(range.high);
   const float step = greatest((most - least) / 255.0f, 1e-30f), inverse = 1.0f / step;
   const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
@@ -102,22 +107,24 @@ inline RowScale quantise_row(Matrix x, long k, long padded, uint8_t* out) {
   const auto code = [&](V v) {
     return (VI)at_most(at_least(fma(v, broadcast(inverse), broadcast(offset)), magic), magic + 255.0f);
   };
-  for (i = 0; i + W <= k; i += W) store_some_bytes(out + i, code(load_from(x, 0, i, W)), W);
-  if (i < k) store_some_bytes(out + i, code(load_from(x, 0, i, (int)(k - i))), (int)(k - i));
+  for (i = 0; i + W <= k; i += W) store_some_bytes(out + i, code(take(i, W)), W);
+  if (i < k) store_some_bytes(out + i, code(take(i, (int)(k - i))), (int)(k - i));
   if (k < padded) __builtin_memset(out + k, 0, padded - k);
   return {step + sum_lanes(range.poison), offset - magic};
 }
 
 template <Format format>
-inline Left<format> prepare_left(const Matrix& x, long row0, long row1, long k, void* scratch) {
+inline Left<format> prepare_left(const Matrix& x, long row0, long row1, const Panels& weight, void* scratch) {
+  const long k = weight.k;
   using Word = typename TermsOf<format>::Word;
   const long stride = left_words<format>(k);
   const long padded = Panels::lines_of(format, k) * Panels::terms(format);
   Word* words = (Word*)scratch;
   if constexpr (format == Format::int8) {
     RowScale* scales = (RowScale*)(words + (row1 - row0 + kLeftRows - 1) / kLeftRows * kLeftRows * stride);
+    const auto quantise = weight.smooth ? quantise_row<true> : quantise_row<false>;
     for (long row = row0; row < row1; row++)
-      scales[row - row0] = quantise_row(x.from(row), k, padded, (uint8_t*)(words + (row - row0) * stride));
+      scales[row - row0] = quantise(x.from(row), weight.smooth, k, padded, (uint8_t*)(words + (row - row0) * stride));
     return {words, stride, scales};
   } else {
     constexpr bool pairs = format == Format::bfloat16 && kDot2;

@@ -44,7 +44,7 @@ inline void column_group(const Left<format>& left, const Panels& weight, const G
 template <Format format, class Finish>
 inline void product_as(const Matrix& x, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
                        long column1, void* scratch, Finish finish) {
-  const Left<format> left = prepare_left<format>(x, row0, row1, weight.k, scratch);
+  const Left<format> left = prepare_left<format>(x, row0, row1, weight, scratch);
 #ifdef __AMX_TILE__
   if constexpr (format != Format::float32)
     return product_amx<format>(left, weight, gain, row0, row1, column0, column1, finish);

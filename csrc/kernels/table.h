@@ -40,6 +40,7 @@ struct Panels {
   Format format = Format::float32;
   const float* scales = nullptr;  // int8: what a code of each column is worth, [n padded to 16]
   const float* totals = nullptr;  // int8: the sum of each column's codes, [n padded to 16]
+  const float* smooth = nullptr;  // int8: what the left operand's columns are multiplied with first, [k padded to 16], or null
 
   static constexpr long kLineGroup = 16;
   static constexpr long terms(Format format) { return format == Format::float32 ? 1 : format == Format::bfloat16 ? 2 : 4; }

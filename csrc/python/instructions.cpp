@@ -95,7 +95,17 @@ class Fields {
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), columns);
     if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
-    return pack_panels(program_, parts, k, bias ? vector(bias, columns) : nullptr, format);
+    return pack_panels(program_, parts, k, bias ? vector(bias, columns) : nullptr, format, inputs(weight, k));
+  }
+
+  // How far the columns of a product's left operand reach, [k], or nothing if that is not known.
+  std::vector<float> inputs(const char* weight, long k) const {
+    if (!given("inputs")) return {};
+    const py::dict known = fields_["inputs"];
+    if (!known.contains(weight)) return {};
+    auto reach = known[weight].cast<std::vector<float>>();
+    if (static_cast<long>(reach.size()) != k) reject(std::string(weight) + ": inputs are not as many as its columns");
+    return reach;
   }
   Panels optional_panels(const char* weight, const char* bias, long columns, long k, Format format) {
     return given(weight) ? panels(weight, bias, columns, k, format) : Panels{nullptr, columns, k, nullptr};

@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <map>
+#include <memory>
 #include <mutex>
 
 #if __has_include(<malloc.h>)
@@ -69,6 +71,26 @@ class PyProgram {
     return bytes;
   }
 
+  // From now on runs with one thread note how far the inputs of products reach.
+  void watch() { watch_ = std::make_unique<Watch>(); }
+
+  // For each instruction, by the name of the weight, what was seen: [k] each.
+  std::vector<std::map<std::string, std::vector<float>>> watched() const {
+    std::vector<std::map<std::string, std::vector<float>>> found;
+    for (const Instruction& instruction : program_.instructions) {
+      auto& own = found.emplace_back();
+      if (!watch_) continue;
+      if (const auto* op = std::get_if<Linear>(&instruction)) own["weight"] = watch_->most(op->weight);
+      if (const auto* op = std::get_if<Qkv>(&instruction)) own["weight"] = watch_->most(op->weight);
+      if (const auto* op = std::get_if<Mlp>(&instruction)) {
+        own["up"] = watch_->most(op->up);
+        own["down"] = watch_->most(op->down);
+        if (op->gate.data) own["gate"] = watch_->most(op->gate);
+      }
+    }
+    return found;
+  }
+
   size_t arena_bytes() const { return executor_.arena_bytes(); }
 
   size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, long tile_rows, int threads) const {
@@ -104,7 +126,7 @@ class PyProgram {
     {
       const WithoutGil nogil;
       std::lock_guard<ForkSafeMutex> turn(mutex_);
-      finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python});
+      finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watch_.get());
     }
     if (!finished) python.raise_pending();
     return results;
@@ -204,6 +226,7 @@ class PyProgram {
   Program program_;
   Executor executor_;
   ForkSafeMutex mutex_;
+  std::unique_ptr<Watch> watch_;
   std::vector<py::object> kept_;
 };
 
@@ -289,6 +312,8 @@ PYBIND11_MODULE(_csrc, module) {
       .def(py::init<const std::vector<std::tuple<std::string, long, std::string>>&, int, const std::string&>(), py::arg("buffers"),
            py::arg("output"), py::arg("isa"))
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
+      .def("watch", &PyProgram::watch)
+      .def("watched", &PyProgram::watched)
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)

@@ -65,6 +65,12 @@ class Program:
     def arena_bytes(self) -> int:
         """Bytes of the arena as the runs so far have left it."""
 
+    def watch(self) -> None:
+        """From now on runs with one thread note how far the inputs of products reach."""
+
+    def watched(self) -> list[dict[str, list[float]]]:
+        """For each instruction, by the name of the weight, what was seen of each column."""
+
     def needed_bytes(
         self, packs: int, shared_packs: int, pack: int, shared: int, tile: int, tile_rows: int, threads: int
     ) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from .models.family import Body
 from .pooling.modes import Mode, mode_of, pool_kinds
 from .pooling.tail import build_tail, ends_in_normalize, tail_tensors, tail_width
 from .program.program import Program
+from .samples import sample_batch
 from .text.packing import Document, PackedTexts, pack
 from .text.separator import Separator, separate
 from .text.tokenizer import Tokenizer, Tokens
@@ -66,7 +68,7 @@ class Trunk:
 
         Args:
             recipe: of the checkpoint.
-            make_executor: makes the executor from the pooled body and the checkpoint's tensors.
+            make_executor: makes the executor from the pooled body, the checkpoint's tensors and sample texts.
             changes: to the model.
 
         Raises:
@@ -77,7 +79,8 @@ class Trunk:
         tokenizer = Tokenizer.load(recipe.transformer, lower_case=recipe.lower_case, specials=not recipe.static)
         _check_specials(tokenizer, backbone.vocabulary, recipe.transformer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))
-        executor = make_executor(program, backbone.bound(program))
+        samples = partial(sample_batch, tokenizer, backbone.body.max_positions, len(recipe.pooling))
+        executor = make_executor(program, backbone.bound(program), samples)
         return cls(backbone.body, backbone.vocabulary, tokenizer, executor)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
+from ..batch import PackedBatch
 from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
 from ..checks import is_count
@@ -20,7 +21,10 @@ BACKENDS = ("reference", "transformers")
 FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "int8")
 WEIGHTS = ("auto", *FORMATS)
 
-MakeExecutor = Callable[[Program, Mapping[str, TensorView]], Executor]
+Samples = Callable[[], PackedBatch]
+"""Texts to look at a model with, made when they are asked for."""
+
+MakeExecutor = Callable[[Program, Mapping[str, TensorView], Samples], Executor]
 
 
 def choose_executor(
@@ -58,14 +62,18 @@ def _cpu(threads: int | None, weights: str) -> MakeExecutor:
     from .cpu import CpuExecutor
 
     wanted: Format = next((known for known in FORMATS if known == weights), "float32")
-    return lambda body, tensors: CpuExecutor(body, tensors, threads=threads, weights=wanted)
+
+    def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples) -> Executor:
+        return CpuExecutor(body, tensors, threads=threads, weights=wanted, samples=samples)
+
+    return make
 
 
 def _reference(device: str) -> MakeExecutor:
     _check_torch(device)
     from .reference import ReferenceExecutor
 
-    return lambda body, tensors: ReferenceExecutor(body, tensors, device=device)
+    return lambda body, tensors, samples: ReferenceExecutor(body, tensors, device=device)
 
 
 def _foreign(device: str) -> MakeExecutor:
@@ -74,7 +82,7 @@ def _foreign(device: str) -> MakeExecutor:
         raise InputError("backend='transformers' needs transformers: pip install transformers")
     from .foreign import ForeignExecutor
 
-    def make(body: Program, tensors: Mapping[str, TensorView]) -> Executor:
+    def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples) -> Executor:
         assert isinstance(tensors, Tensors)
         return ForeignExecutor(body, tensors.source, device=device)
 

@@ -21,7 +21,7 @@ from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
 from .footprint import Footprint, tables_of
-from .schedule import Schedule, make_packs
+from .schedule import Packs, Schedule, make_packs
 from .threads import default_threads
 from .tiers import wanted_tier
 
@@ -51,6 +51,7 @@ class CpuExecutor:
         isa: a tier of instructions, one of `_csrc.tiers()`; by default the environment's LONGSPAN_ISA, else the best
             that the machine has.
         weights: what the body's matrices are packed as and multiplied in; the tail stays float32.
+        samples: a batch that shows how far the inputs of products reach; for int8, which is then more exact.
 
     Raises:
         CheckpointError: a weight is missing or has another shape than the program says.
@@ -65,18 +66,22 @@ class CpuExecutor:
         threads: int | None = None,
         isa: str | None = None,
         weights: Format = "float32",
+        samples: Callable[[], PackedBatch] | None = None,
     ) -> None:
         body = in_format(body, weights)
         self.threads = default_threads() if threads is None else threads
         self._isa = wanted_tier() if isa is None else isa
         self._body = body
-        self._program = _bind(body, tensors, self._isa, output=None)
-        self._tables = tuple(tables_of(body, tensors))
-        self._layouts: dict[int, Layout] = {}
-        self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
-        self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
         self._ropes = RopeTables()
         self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
+        self._layouts: dict[int, Layout] = {}
+        self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
+        self._program = _bind(body, tensors, self._isa, output=None)
+        if weights == "int8" and samples is not None:
+            inputs = self._inputs(samples())
+            self._program = _bind(body, tensors, self._isa, output=None, inputs=inputs)
+        self._tables = tuple(tables_of(body, tensors))
+        self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
 
     @property
     def isa(self) -> str:
@@ -106,7 +111,13 @@ class CpuExecutor:
             ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment, a
                 task without low-rank pairs).
         """
-        packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
+        return self._run_body(
+            batch, make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens), self.threads, poll
+        )
+
+    def _run_body(
+        self, batch: PackedBatch, packs: Packs, threads: int, poll: Callable[[int], None] | None
+    ) -> tuple[Float32, ...]:
         own, shared = packs.largest(batch.cu_seqlens)
         place = batch.positions, batch.cu_seqlens
         ropes = [self._ropes.of_batch(rope, *place) for rope in self._rotary]
@@ -126,10 +137,16 @@ class CpuExecutor:
                 pack=self._token_layout(own),
                 shared=self._token_layout(shared),
                 tile=self._tile,
-                threads=self.threads,
+                threads=threads,
                 poll=poll,
             )
         )
+
+    def _inputs(self, batch: PackedBatch) -> list[dict[str, list[float]]]:
+        """For each instruction, by weight: how far the columns of its input reach, seen with a batch."""
+        self._program.watch()
+        self._run_body(batch, make_packs(batch.cu_seqlens, 1, "packs"), 1, None)
+        return self._program.watched()
 
     def run_tail(
         self,
@@ -201,8 +218,14 @@ def _layout(program: Program, extents: Extents, rows: int) -> Layout:
     return np.array(offsets, np.int64), arena.size, rows
 
 
-def _bind(program: Program, tensors: Mapping[str, TensorView], isa: str, output: Buffer | None) -> _csrc.Program:
-    """The program with its weights, in the form that `_csrc` takes."""
+def _bind(
+    program: Program,
+    tensors: Mapping[str, TensorView],
+    isa: str,
+    output: Buffer | None,
+    inputs: Sequence[Mapping[str, Sequence[float]]] = (),
+) -> _csrc.Program:
+    """The program with its weights, in the form that `_csrc` takes; `inputs` are those of `_inputs`."""
     index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
     try:
         bound = _csrc.Program(
@@ -212,8 +235,9 @@ def _bind(program: Program, tensors: Mapping[str, TensorView], isa: str, output:
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    for step in program.instructions:
-        bound.add(step.op, _fields(step, program, index, tensors))
+    for number, step in enumerate(program.instructions):
+        known = {"inputs": inputs[number]} if inputs else {}
+        bound.add(step.op, _fields(step, program, index, tensors) | known)
         if not isinstance(step, Embed):  # packed: its pages of the file need not stay in memory
             for name in (name for weight in step.weights for name in weight.names):
                 tensors[name].release()
