@@ -56,10 +56,19 @@ class CpuExecutor(Protocol):
     ) -> Float32: ...
 
 
-def cpu_executor(body: Program, tensors: dict[str, TensorView], *, threads: int, isa: str) -> CpuExecutor:
+FORMATS: dict[str, dict[str, Any]] = {"float32": {}}
+"""The formats of packed weights, and what the executor is told for each."""
+
+every_format = pytest.mark.parametrize("weights", FORMATS)
+"""Runs a test once per format of packed weights, as its argument `weights`."""
+
+
+def cpu_executor(
+    body: Program, tensors: dict[str, TensorView], *, threads: int, isa: str, weights: str = "float32"
+) -> CpuExecutor:
     """The C++ executor, which may not be built."""
     executor: CpuExecutor = importlib.import_module("longspan.executors.cpu").CpuExecutor(
-        body, tensors, threads=threads, isa=isa
+        body, tensors, threads=threads, isa=isa, **FORMATS[weights]
     )
     return executor
 
