@@ -19,8 +19,9 @@ from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
+from .coalescing import Coalescer
 from .footprint import Footprint, tables_of
-from .schedule import Schedule, make_packs
+from .schedule import PACK_TOKENS, Packs, Schedule, make_packs
 from .threads import default_threads
 from .tiers import wanted_tier
 
@@ -32,6 +33,9 @@ TAIL_ROWS = 64
 
 TAILS = 8
 """How many tails stay bound; every dimension that calls ask for is one."""
+
+PART_PACKS = 4
+"""How many packs of a large batch each thread runs before other callers have their turn."""
 
 RELATIVE_PAD = 16
 """By how much the C++ kernels may read beyond the largest distance of a relative bias."""
@@ -71,6 +75,10 @@ class CpuExecutor:
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
         self._ropes = RopeTables()
+        self._callers = Coalescer(
+            lambda batch, poll: self._run(batch, make_packs(batch.cu_seqlens, self.threads), poll),
+            part_tokens=PART_PACKS * self.threads * PACK_TOKENS,
+        )
         self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
 
     @property
@@ -86,12 +94,13 @@ class CpuExecutor:
         pack_tokens: int | None = None,
         poll: Callable[[int], None] | None = None,
     ) -> tuple[Float32, ...]:
-        """Run the body on a batch.
+        """Run the body on a batch; calls from several threads take turns, see `Coalescer`.
 
         Args:
             batch: the packed texts.
             schedule: see `make_packs`; never changes a bit of the result.
-            pack_tokens: the token budget of a pack; by default chosen by the schedule.
+            pack_tokens: the token budget of a pack; by default chosen by the schedule. A batch with one, or with a
+                schedule that is not "auto", runs as it is.
             poll: called about ten times a second with the number of tokens done so far; what it raises ends the run.
 
         Returns:
@@ -101,7 +110,11 @@ class CpuExecutor:
             ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment, a
                 task without low-rank pairs).
         """
-        packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
+        if schedule == "auto" and pack_tokens is None:
+            return self._callers.run(batch, poll)
+        return self._run(batch, make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens), poll)
+
+    def _run(self, batch: PackedBatch, packs: Packs, poll: Callable[[int], None] | None) -> tuple[Float32, ...]:
         own, shared = packs.largest(batch.cu_seqlens)
         place = batch.positions, batch.cu_seqlens
         ropes = [self._ropes.of_batch(rope, *place) for rope in self._rotary]
