@@ -62,7 +62,7 @@ sanitize: $(EDITABLE) $(MODEL_STAMP)  ## tests of the C++ parts under GCC's addr
 		$(PYTEST_SANITIZE) tests/executors/test_pool.py
 	env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LONGSPAN_SANITIZED=$(SANITIZE)/address $(call PRELOAD,libasan.so) \
-		$(PYTEST_SANITIZE) tests/ops tests/executors/test_cpu.py tests/executors/test_pool.py
+		$(PYTEST_SANITIZE) tests/ops $(addprefix tests/executors/test_,cpu.py pool.py refusals.py)
 
 models: $(EDITABLE) $(MODEL_STAMP)  ## docs/models.md: the table, written by the tests that measure it
 	LONGSPAN_MODELS_TABLE=docs/models.md $(BIN)/python -m pytest tests/models

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from longspan import Encoder, InputError
 from longspan.batch import PackedBatch, Partials
-from longspan.executors.coalescing import SMALL_TOKENS, TOGETHER_TOKENS, Coalescer
+from longspan.executors.coalescing import GROWTH, SMALL_TOKENS, TOGETHER_TOKENS, Coalescer
 from longspan.executors.joining import Pooled
 
 from ..ops.harness import batch_of
@@ -156,10 +156,7 @@ def test_a_single_caller(segments: list[int]) -> None:
     assert sum(machine.runs) == batch.tokens
     assert told == sorted(told)
     assert told[-1] == batch.tokens
-    assert max(machine.runs) <= 1.5 * GROWN + 700
-
-
-GROWN = 8 * PART
+    assert max(machine.runs) <= 1.5 * GROWTH * PART + 700
 
 
 def test_small_batches_run_as_one(machine: Machine) -> None:
@@ -200,10 +197,10 @@ def test_parts_are_small_after_somebody_had_to_wait(machine: Machine) -> None:
     (large,) = queued(machine, a_batch(*[100] * 400))
     machine.go.set()
     large.check()
-    assert machine.runs == [5, 1000, 2000, 4000, 8000, 8000, 8000, 9000]
+    assert machine.runs == [5, 1000, 2000, *[4000] * 8, 5000]
     large = Call(machine, a_batch(*[100] * 200))  # nobody since
     large.check()
-    assert machine.runs[8:] == [8000, 8000, 4000]
+    assert machine.runs[12:] == [4000] * 5
 
 
 def test_a_bad_batch_hurts_its_own_caller(machine: Machine) -> None:

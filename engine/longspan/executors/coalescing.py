@@ -19,7 +19,7 @@ SMALL_TOKENS = 512
 TOGETHER_TOKENS = 2048
 """Tokens of such batches that run as one, at most: from some hundred on, more of them win nothing."""
 
-GROWTH = 8
+GROWTH = 4
 """How much larger the parts of a large batch are while nobody waits."""
 
 Poll = Callable[[int], None]
