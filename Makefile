@@ -25,12 +25,21 @@ TEST_TOOLS := $(VENV)/.test-tools
 EDITABLE := $(VENV)/.editable
 BENCH := $(VENV)/.bench
 
+# Sanitised builds have folders of their own; the tests load them in place of the installed one.
+SANITIZE := build/sanitize
+CMAKE_SANITIZE = $(BIN)/cmake -S . -B $(SANITIZE)/$(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DLONGSPAN_SANITIZE=$(1)
+# The sanitiser's library must come first, and the exceptions that it watches must be there when it starts.
+PRELOAD = LD_PRELOAD="$$(g++ -print-file-name=$(1)) $$(g++ -print-file-name=libstdc++.so)"
+PYTEST_SANITIZE = $(BIN)/python -m pytest -p tests.sanitize -p no:faulthandler --capture=sys
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint models bench clean
+.PHONY: help demo test lint sanitize models bench clean
 
 help:  ## this list
 	@echo "Longspan: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 	@echo "Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  FILE=… QUESTION=… (demo)  BENCH_ARGS=… (bench)"
 
 demo: $(INSTALLED) $(MODEL_STAMP)  ## embed a long text and search it; FILE=… QUESTION=… for yours
@@ -44,6 +53,16 @@ test: $(EDITABLE) $(MODEL_STAMP) lint  ## ruff, mypy and every test
 lint: $(TEST_TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+
+sanitize: $(EDITABLE) $(MODEL_STAMP)  ## tests of the C++ parts under GCC's address, undefined-behaviour and thread sanitisers; some minutes
+	$(call CMAKE_SANITIZE,address) && $(BIN)/cmake --build $(SANITIZE)/address
+	$(call CMAKE_SANITIZE,thread) && $(BIN)/cmake --build $(SANITIZE)/thread
+	setarch -R env TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:ignore_noninstrumented_modules=1 \
+		LONGSPAN_SANITIZED=$(SANITIZE)/thread $(call PRELOAD,libtsan.so) \
+		$(PYTEST_SANITIZE) tests/executors/test_pool.py
+	env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LONGSPAN_SANITIZED=$(SANITIZE)/address $(call PRELOAD,libasan.so) \
+		$(PYTEST_SANITIZE) tests/ops $(addprefix tests/executors/test_,cpu.py pool.py refusals.py)
 
 models: $(EDITABLE) $(MODEL_STAMP)  ## docs/models.md: the table, written by the tests that measure it
 	LONGSPAN_MODELS_TABLE=docs/models.md $(BIN)/python -m pytest tests/models

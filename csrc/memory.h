@@ -2,12 +2,33 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <new>
 #include <sys/mman.h>
 
 namespace longspan {
 
+#ifdef __SANITIZE_ADDRESS__
+// From the heap, so that the sanitiser knows where a mapping ends.
+constexpr size_t kPage = 64;
+
+inline void* map_pages(size_t bytes) {
+  void* data = std::aligned_alloc(kPage, bytes);
+  return data ? std::memset(data, 0, bytes) : throw std::bad_alloc();
+}
+inline void unmap_pages(void* data, size_t) { std::free(data); }
+#else
 constexpr size_t kPage = 4096;
+
+inline void* map_pages(size_t bytes) {
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) throw std::bad_alloc();
+  madvise(data, bytes, MADV_HUGEPAGE);
+  return data;
+}
+inline void unmap_pages(void* data, size_t bytes) { munmap(data, bytes); }
+#endif
 
 class Mapping {
  public:
@@ -26,10 +47,7 @@ class Mapping {
     if (bytes <= bytes_) return;
     bytes = (bytes + kPage - 1) / kPage * kPage;
     release();
-    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) throw std::bad_alloc();
-    madvise(data, bytes, MADV_HUGEPAGE);
-    data_ = static_cast<char*>(data);
+    data_ = static_cast<char*>(map_pages(bytes));
     bytes_ = bytes;
   }
 
@@ -38,7 +56,7 @@ class Mapping {
 
  private:
   void release() {
-    if (data_) munmap(data_, bytes_);
+    if (data_) unmap_pages(data_, bytes_);
     data_ = nullptr;
     bytes_ = 0;
   }

@@ -106,7 +106,7 @@ def test_forked_child(minilm: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-def test_fork_while_another_thread_encodes(minilm: Path, threads: int) -> None:
+def test_fork_while_other_threads_encode(minilm: Path, threads: int) -> None:
     script = """
         import os, signal, sys, threading, time
         from longspan import Encoder
@@ -115,12 +115,14 @@ def test_fork_while_another_thread_encodes(minilm: Path, threads: int) -> None:
         expected = encoder.encode(["a text"]).tobytes()
         stop = threading.Event()
 
-        def work():
+        def work(texts):
             while not stop.is_set():
-                encoder.encode(["a text " * 100] * 8)
+                encoder.encode(texts)
 
-        worker = threading.Thread(target=work)
-        worker.start()
+        calls = ["a text", "another", ["a text " * 100] * 8, ["a text " * 100] * 30]  # some of them wait together
+        workers = [threading.Thread(target=work, args=(texts,)) for texts in calls]
+        for worker in workers:
+            worker.start()
         for _ in range(10):
             time.sleep(0.01)
             child = os.fork()
@@ -129,7 +131,8 @@ def test_fork_while_another_thread_encodes(minilm: Path, threads: int) -> None:
                 os._exit(0 if encoder.encode(["a text"]).tobytes() == expected else 3)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         stop.set()
-        worker.join()
+        for worker in workers:
+            worker.join()
     """
     child = start(script, minilm, threads)
     _, errors = child.communicate(timeout=100)
@@ -171,6 +174,59 @@ def test_interrupt(minilm: Path, threads: int, shape: str) -> None:
     assert child.returncode == -signal.SIGINT
     assert float(output) - sent < 2
     assert time.time() - sent < 4
+
+
+@pytest.mark.slow
+def test_interrupts_hit_the_main_thread_alone(small: Path) -> None:
+    """Again and again, wherever it is, while other threads encode on the same encoder; nobody waits for ever."""
+    script = """
+        import random, signal, sys, threading
+        from longspan import Encoder
+
+        encoder = Encoder(sys.argv[1], threads=2)
+        calls = ["a short text", "another one", ["a text of a few more words than that"] * 400]
+        expected = [encoder.encode(call).tobytes() for call in calls]
+        stop, failures, counts = threading.Event(), [], [0] * 3
+
+        def call(seed):
+            index = min(random.Random(seed).randrange(40), 2)
+            return encoder.encode(calls[index]).tobytes() == expected[index]
+
+        def work(worker):
+            try:
+                while not stop.is_set():
+                    counts[worker] += 1
+                    assert call(counts[worker])
+            except BaseException as failure:
+                failures.append(failure)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        signal.alarm(60)
+        signal.signal(signal.SIGVTALRM, interrupt)
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+        for worker in workers:
+            worker.start()
+        for seed in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, random.Random(seed).random() * 0.01)
+                while call(seed):
+                    pass
+                failures.append(seed)
+            except KeyboardInterrupt:
+                pass
+        before = list(counts)
+        while any(a == b for a, b in zip(before, counts)):
+            assert call(0)
+        stop.set()
+        for worker in workers:
+            worker.join()
+        assert not failures, failures
+    """
+    child = start(script, small)
+    _, errors = child.communicate(timeout=100)
+    assert child.returncode == 0, errors
 
 
 def test_small_thread_stacks(minilm: Path) -> None:

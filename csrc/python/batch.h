@@ -13,9 +13,28 @@ namespace longspan {
 
 namespace py = pybind11;
 
-using Ints = py::array_t<int64_t, py::array::c_style>;
-using Ids = py::array_t<int32_t, py::array::c_style>;
-using Floats = py::array_t<float, py::array::c_style>;
+constexpr int kPlain = static_cast<int>(py::array::c_style) | static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+
+using Ints = py::array_t<int64_t, kPlain>;
+using Ids = py::array_t<int32_t, kPlain>;
+using Floats = py::array_t<float, kPlain>;
+
+// The array itself, never a copy of another kind: kernels read it where it lies.
+template <class Array>
+Array exact(const py::handle& value, const char* name) {
+  using T = typename Array::value_type;
+  const auto array = py::reinterpret_borrow<Array>(py::isinstance<Array>(value) ? value : py::handle());
+  if (!array || reinterpret_cast<uintptr_t>(array.data()) % sizeof(T))
+    reject(std::string(name) + " is not a C-contiguous, aligned array of " + py::str(py::dtype::of<T>()).cast<std::string>());
+  return array;
+}
+
+template <class Array>
+std::vector<Array> all_exact(const py::list& values, const char* name) {
+  std::vector<Array> all;
+  for (const auto& value : values) all.push_back(exact<Array>(value, name));
+  return all;
+}
 
 struct PartialArrays {
   Ints starts, ends;
@@ -86,9 +105,10 @@ struct LayoutArrays {
 // A layout whose buffers of the given kind lie inside its bytes.
 inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>& buffers, Rows kind) {
   if (static_cast<size_t>(arrays.offsets.size()) != buffers.size()) reject("a layout has one offset per buffer");
+  if (arrays.rows < 0 || arrays.bytes < 0 || arrays.bytes % 64) reject("there is no such arena");
   for (size_t i = 0; i < buffers.size(); i++) {
-    const int64_t offset = arrays.offsets.data()[i], bytes = arrays.rows * buffers[i].width * (buffers[i].half ? 2 : 4);
-    if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset + bytes > arrays.bytes))
+    const int64_t offset = arrays.offsets.data()[i], row = buffers[i].width * (buffers[i].half ? 2 : 4);
+    if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset > arrays.bytes || arrays.rows > (arrays.bytes - offset) / row))
       reject("a buffer lies outside its arena");
   }
   return {arrays.offsets.data(), arrays.bytes, arrays.rows};

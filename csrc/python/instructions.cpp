@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <list>
 #include <map>
 #include <numeric>
@@ -185,7 +186,8 @@ class Fields {
       const Dtype dtype = dtype_of(pair.second);
       const py::array& array = pair.first;
       const long itemsize = dtype == Dtype::float32 ? 4 : 2;
-      if (array.ndim() != dimensions || array.itemsize() != itemsize || !(array.flags() & py::array::c_style) ||
+      const char kind = dtype == Dtype::bfloat16 ? 'u' : 'f';  // numpy has no bfloat16: its bits are unsigned integers
+      if (array.ndim() != dimensions || array.itemsize() != itemsize || array.dtype().kind() != kind || array.dtype().byteorder() != '=' || !(array.flags() & py::array::c_style) ||
           (dimensions == 2 && array.shape(1) != columns) || reinterpret_cast<uintptr_t>(array.data()) % itemsize)
         reject(std::string(name) + " is not a C-contiguous, aligned " + pair.second + " array of the expected shape");
       parts.push_back({array.data(), dtype, static_cast<long>(array.shape(0))});
@@ -318,7 +320,7 @@ struct Reader {
       if (!fields.given(name)) return ScoreArgs::kUnlimited;
       const long keys = fields.integer(name);
       if (keys < 0) reject(std::string(name) + " is negative");
-      return keys;
+      return std::min(keys, ScoreArgs::kUnlimited);
     };
     const long distances = fields.given("relative_bias") ? fields.integer("reach") : 0;
     const long columns = 2 * (distances + ScoreArgs::kRelativePad) + 1;

@@ -115,6 +115,7 @@ class PyProgram {
     const std::vector<Buffer>& buffers = program_.buffers;
     const Layouts layouts{view_layout(pack, buffers, Rows::tokens), view_layout(shared, buffers, Rows::tokens),
                           view_layout(tile, buffers, Rows::tile)};
+    if (tile.rows < 1) reject("a tile has rows");
     if (task != kNone && (task < 0 || task >= program_.tasks)) reject("there is no task " + std::to_string(task));
     check_embedding(batch, tokens);
     add_positions(batch, ropes, q_scales, tokens);
@@ -259,7 +260,8 @@ void trim_memory() {
 }
 
 PartialArrays partials_from(const py::tuple& arrays) {
-  return {arrays[0].cast<Ints>(), arrays[1].cast<Ints>(), arrays[2].cast<Floats>(), arrays[3].cast<Floats>()};
+  return {exact<Ints>(arrays[0], "partials"), exact<Ints>(arrays[1], "partials"), exact<Floats>(arrays[2], "partials"),
+          exact<Floats>(arrays[3], "partials")};
 }
 
 std::vector<PartialArrays> all_partials(const py::list& list) {
@@ -272,13 +274,13 @@ std::vector<RopeArrays> all_ropes(const py::list& list) {
   std::vector<RopeArrays> all;
   for (const auto& item : list) {
     const auto pair = item.cast<py::tuple>();
-    all.push_back({pair[0].cast<Ids>(), pair[1].cast<Floats>()});
+    all.push_back({exact<Ids>(pair[0], "ropes"), exact<Floats>(pair[1], "ropes")});
   }
   return all;
 }
 
 LayoutArrays layout_from(const py::tuple& layout) {
-  return {layout[0].cast<Ints>(), layout[1].cast<long>(), layout[2].cast<long>()};
+  return {exact<Ints>(layout[0], "a layout"), layout[1].cast<long>(), layout[2].cast<long>()};
 }
 
 // Vectors [n, d] as bytes: [n, d] by ranges, or [n, ceil(d / 8)] as bits. The caller views them as int8 or uint8.
@@ -321,20 +323,24 @@ PYBIND11_MODULE(_csrc, module) {
            py::arg("shared"), py::arg("tile"), py::arg("tile_rows"), py::arg("threads"))
       .def(
           "run_body",
-          [](PyProgram& self, const Ids& ids, const Ids& positions, const Ints& cu_seqlens, const py::list& partials,
-             const Ints& pack_segments, const Ints& pack_order, long shared_packs, int task, const py::list& ropes,
-             const std::vector<Floats>& q_scales, const py::tuple& pack, const py::tuple& shared, const py::tuple& tile,
-             int threads, py::object poll) {
-            return self.run_body(ids, positions, cu_seqlens, all_partials(partials), pack_segments, pack_order, shared_packs, task,
-                                 all_ropes(ropes), q_scales, layout_from(pack), layout_from(shared), layout_from(tile), threads, std::move(poll));
+          [](PyProgram& self, const py::array& ids, const py::array& positions, const py::array& cu_seqlens,
+             const py::list& partials, const py::array& pack_segments, const py::array& pack_order, long shared_packs, int task,
+             const py::list& ropes, const py::list& q_scales, const py::tuple& pack, const py::tuple& shared,
+             const py::tuple& tile, int threads, py::object poll) {
+            return self.run_body(exact<Ids>(ids, "ids"), exact<Ids>(positions, "positions"), exact<Ints>(cu_seqlens, "cu_seqlens"),
+                                 all_partials(partials), exact<Ints>(pack_segments, "pack_segments"),
+                                 exact<Ints>(pack_order, "pack_order"), shared_packs, task, all_ropes(ropes),
+                                 all_exact<Floats>(q_scales, "q_scales"), layout_from(pack), layout_from(shared),
+                                 layout_from(tile), threads, std::move(poll));
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
           py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
       .def(
           "run_tail",
-          [](PyProgram& self, const std::vector<Floats>& data, const py::list& partials, const std::vector<Ints>& cu_vectors,
-             const py::tuple& layout, int threads) {
-            return self.run_tail(data, all_partials(partials), cu_vectors, layout_from(layout), threads);
+          [](PyProgram& self, const py::list& data, const py::list& partials, const py::list& cu_vectors, const py::tuple& layout,
+             int threads) {
+            return self.run_tail(all_exact<Floats>(data, "data"), all_partials(partials), all_exact<Ints>(cu_vectors, "cu_vectors"),
+                                 layout_from(layout), threads);
           },
           py::arg("data"), py::arg("partials"), py::arg("cu_vectors"), py::arg("layout"), py::arg("threads"));
 }

@@ -62,8 +62,9 @@ class PythonPoll {
   bool ask_python(long tokens) {
     py::gil_scoped_acquire gil;
     try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      // In this order: a callback that was never called tells that nothing but the batch can have been refused.
       if (!callback_.is_none()) callback_(tokens);
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       return false;
     } catch (...) {
       error_ = std::current_exception();

@@ -6,6 +6,7 @@
 
 #include "../isa.h"
 #include "../scores.h"
+#include "batch.h"
 #include "poll.h"
 #include "reject.h"
 
@@ -15,7 +16,6 @@ namespace py = pybind11;
 
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
 struct Sizes {

@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,10 @@ class CpuExecutor(Protocol):
         partials: tuple[Float32, ...],
         batch_partials: tuple[Partials, ...],
     ) -> Float32: ...
+
+
+every_format = pytest.mark.parametrize("weights", get_args(Format))
+"""Runs a test once per format of packed weights, as its argument `weights`."""
 
 
 def cpu_executor(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypedDict, get_args
+from typing import Any, TypedDict
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from .harness import (
     assert_same_bits,
     batch_of,
     cpu_executor,
+    every_format,
     every_tier,
     tokens_buffer,
 )
@@ -45,8 +45,6 @@ class Way(TypedDict):
     pack_tokens: int | None
     task: int | None
 
-
-every_format = pytest.mark.parametrize("weights", get_args(Format))
 
 segment_lists = st.lists(st.tuples(st.sampled_from(LENGTHS), st.integers(0, 1)), min_size=1, max_size=6)
 schedules: st.SearchStrategy[Schedule] = st.sampled_from(("auto", "packs", "shared"))

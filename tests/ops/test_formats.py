@@ -35,7 +35,7 @@ from .harness import (
 Float64 = npt.NDArray[np.float64]
 
 NARROW: tuple[Format, ...] = ("bfloat16", "int8")
-every_format = pytest.mark.parametrize("weights", NARROW)
+narrow_formats = pytest.mark.parametrize("weights", NARROW)
 
 
 def layer(case: Case, x: Buffer, heads: int, kv_heads: int, size: int, inner: int, **options: Any) -> list[Instruction]:
@@ -157,7 +157,7 @@ def test_tiles(isa: str, width: int, inner: int) -> None:
 
 
 @every_tier
-@every_format
+@narrow_formats
 def test_low_rank_pairs(isa: str, weights: Format) -> None:
     case = Case(7)
     x, out = case.rows("x", 72), tokens_buffer("out", 104)
@@ -262,7 +262,7 @@ def activated(x: Float64, activation: Activation) -> Float64:
 
 
 @every_tier
-@every_format
+@narrow_formats
 def test_numbers_that_are_none_stay_in_their_rows(isa: str, weights: Format) -> None:
     case = Case(10)
     rows = case.normal(700, 64)

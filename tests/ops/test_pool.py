@@ -22,7 +22,7 @@ SEGMENTS = [1, 0, 300, 97, 2, 200]
 
 def partials_of(*ranges: tuple[int, int, float, float]) -> Partials:
     """Partials (start, end, first weight, weight step), one vector each."""
-    columns = np.array(ranges, np.float64).reshape(-1, 4).T
+    columns = np.array(ranges, np.float64).reshape(-1, 4).T.copy()
     starts, ends = columns[:2].astype(np.int64)
     first, step = columns[2:].astype(np.float32)
     return Partials(starts, ends, first, step, np.arange(len(ranges) + 1, dtype=np.int64))

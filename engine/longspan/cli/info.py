@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--max-seq-length says what --extend extends to: give both")
     folder = resolve(args.model)
     changes = Changes(extension=Extension.of(args.extend, args.max_seq_length))
-    routing = Routing.load(folder, lambda *_: None, changes)  # type: ignore[arg-type,return-value]
+    routing = Routing.load(folder, lambda *_: None, changes)  # type: ignore[arg-type]
     pipeline = routing.main if args.task is None else routing.of(args.task)
     body = pipeline.body.pooled(pool_kinds(pipeline.recipe.pooling))
     programs = [body, pipeline.tail(pipeline.dimension, pipeline.unit)]

@@ -20,8 +20,9 @@ from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
+from .coalescing import Coalescer
 from .footprint import Footprint, tables_of
-from .schedule import Packs, Schedule, make_packs
+from .schedule import PACK_TOKENS, Packs, Schedule, make_packs
 from .threads import default_threads
 from .tiers import wanted_tier
 
@@ -33,6 +34,9 @@ TAIL_ROWS = 64
 
 TAILS = 8
 """How many tails stay bound; every dimension that calls ask for is one."""
+
+PART_PACKS = 4
+"""How many packs of a large batch each thread runs before other callers have their turn."""
 
 RELATIVE_PAD = 16
 """By how much the C++ kernels may read beyond the largest distance of a relative bias."""
@@ -73,6 +77,10 @@ class CpuExecutor:
         self._isa = wanted_tier() if isa is None else isa
         self._body = body
         self._ropes = RopeTables()
+        self._callers = Coalescer(
+            lambda batch, poll: self._run(batch, make_packs(batch.cu_seqlens, self.threads), self.threads, poll),
+            part_tokens=PART_PACKS * self.threads * PACK_TOKENS,
+        )
         self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
         self._layouts: dict[int, Layout] = {}
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
@@ -96,12 +104,13 @@ class CpuExecutor:
         pack_tokens: int | None = None,
         poll: Callable[[int], None] | None = None,
     ) -> tuple[Float32, ...]:
-        """Run the body on a batch.
+        """Run the body on a batch; calls from several threads take turns, see `Coalescer`.
 
         Args:
             batch: the packed texts.
             schedule: see `make_packs`; never changes a bit of the result.
-            pack_tokens: the token budget of a pack; by default chosen by the schedule.
+            pack_tokens: the token budget of a pack; by default chosen by the schedule. A batch with one, or with a
+                schedule that is not "auto", runs as it is.
             poll: called about ten times a second with the number of tokens done so far; what it raises ends the run.
 
         Returns:
@@ -111,11 +120,12 @@ class CpuExecutor:
             ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment, a
                 task without low-rank pairs).
         """
-        return self._run_body(
-            batch, make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens), self.threads, poll
-        )
+        if schedule == "auto" and pack_tokens is None:
+            return self._callers.run(batch, poll)
+        packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
+        return self._run(batch, packs, self.threads, poll)
 
-    def _run_body(
+    def _run(
         self, batch: PackedBatch, packs: Packs, threads: int, poll: Callable[[int], None] | None
     ) -> tuple[Float32, ...]:
         own, shared = packs.largest(batch.cu_seqlens)
@@ -145,7 +155,7 @@ class CpuExecutor:
     def _inputs(self, batch: PackedBatch) -> list[dict[str, list[float]]]:
         """For each instruction, by weight: how far the columns of its input reach, seen with a batch."""
         self._program.watch()
-        self._run_body(batch, make_packs(batch.cu_seqlens, 1, "packs"), 1, None)
+        self._run(batch, make_packs(batch.cu_seqlens, 1, "packs"), 1, None)
         return self._program.watched()
 
     def run_tail(

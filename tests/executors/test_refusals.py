@@ -1,0 +1,165 @@
+"""What `_csrc` refuses: arrays that kernels could not read where they lie, and batches that leave their buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from longspan import _csrc
+from longspan.program.instructions import Embed, Pool
+from longspan.program.operands import Buffer, Rows
+from longspan.program.program import Program
+
+from ..ops.harness import Case, batch_of, cpu_executor, tokens_buffer
+
+WIDTH, ROWS = 8, 10
+Arguments = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def run() -> tuple[Any, Arguments]:
+    """A bound program that embeds and pools, and good arguments for its `run_body`."""
+    case = Case()
+    x, out = tokens_buffer("x", WIDTH), Buffer("out", Rows.PARTIALS, WIDTH)
+    embed = Embed(stage=0, out=x, tokens=case.weight("tokens", ROWS, WIDTH))
+    body = Program("test", (embed, Pool(stage=1, x=x, out=out, kind="sum", index=0)), (out,))
+    executor: Any = cpu_executor(body, case.tensors, threads=2, isa="generic")
+    found: Arguments = {}
+    program = executor._program
+    executor._program = SimpleNamespace(run_body=lambda **arguments: found.update(arguments) or [])
+    executor.run_body(batch_of([3, 2, 4]))
+    return program, found
+
+
+def with_(arguments: Arguments, name: str, value: Any) -> Arguments:
+    return {**arguments, name: value}
+
+
+def misaligned(array: Any) -> Any:
+    """The same numbers at an odd address."""
+    memory = np.zeros(array.nbytes + 1, np.uint8)
+    copy = memory[1:].view(array.dtype) if array.size else array
+    copy[...] = array.ravel()
+    return copy.reshape(array.shape)
+
+
+def strided(array: Any) -> Any:
+    """The same numbers with gaps."""
+    return np.repeat(array, 2, axis=0)[::2]
+
+
+def other_type(array: Any) -> Any:
+    return array.astype({"i": np.int16, "f": np.float64}[array.dtype.kind])
+
+
+def other_order(array: Any) -> Any:
+    return array.astype(array.dtype.newbyteorder(">"))
+
+
+def listed(array: Any) -> Any:
+    return array.tolist()
+
+
+BREAKS = (misaligned, strided, other_type, other_order, listed)
+"""What makes an array one that a kernel could not read."""
+
+BROKEN: Mapping[str, Callable[[Arguments, Callable[[Any], Any]], Any]] = {
+    "ids": lambda a, change: change(a["ids"]),
+    "positions": lambda a, change: change(a["positions"]),
+    "cu_seqlens": lambda a, change: change(a["cu_seqlens"]),
+    "pack_segments": lambda a, change: change(a["pack_segments"]),
+    "pack_order": lambda a, change: change(a["pack_order"]),
+    "q_scales": lambda a, change: [change(np.ones(9, np.float32))],
+    "partials": lambda a, change: [(*a["partials"][0][:2], change(a["partials"][0][2]), a["partials"][0][3])],
+    "ropes": lambda a, change: [(change(np.zeros(9, np.int32)), np.ones((4, 8), np.float32))],
+    "tile": lambda a, change: (change(a["tile"][0]), *a["tile"][1:]),
+    "pack": lambda a, change: (change(a["pack"][0]), *a["pack"][1:]),
+}
+"""An argument with one array of it changed, by name."""
+
+
+def test_good_arguments_are_good(run: tuple[Any, Arguments]) -> None:
+    program, arguments = run
+    assert program.run_body(**arguments)[0].shape == (9, WIDTH)
+
+
+@pytest.mark.parametrize("change", BREAKS)
+@pytest.mark.parametrize("name", BROKEN)
+def test_arrays_that_cannot_be_read(run: tuple[Any, Arguments], name: str, change: Callable[[Any], Any]) -> None:
+    program, arguments = run
+    if change is strided and name == "pack_order":
+        pytest.skip("one number is contiguous with any stride")
+    with pytest.raises((ValueError, TypeError)):
+        program.run_body(**with_(arguments, name, BROKEN[name](arguments, change)))
+
+
+LIMITS = {
+    "ids": np.full(9, ROWS, np.int32),
+    "ids below": np.full(9, -1, np.int32),
+    "ids short": np.zeros(8, np.int32),
+    "cu_seqlens": np.array([0, 3, 5, 10], np.int64),
+    "cu_seqlens backwards": np.array([0, 5, 3, 9], np.int64),
+    "cu_seqlens below": np.array([-1, 3, 5, 9], np.int64),
+    "cu_seqlens empty": np.zeros(0, np.int64),
+    "cu_seqlens matrix": np.zeros((2, 2), np.int64),
+    "pack_segments": np.array([0, 4], np.int64),
+    "pack_segments empty": np.zeros(0, np.int64),
+    "pack_order": np.array([1], np.int64),
+    "pack_order twice": np.array([0, 0], np.int64),
+    "shared_packs": 3,
+    "shared_packs below": -1,
+    "threads": 0,
+    "task": 0,
+    "partials": [],
+    "tile": (np.zeros(2, np.int64), 0, 0),
+    "pack": (np.zeros(2, np.int64), 2**40, 2**62),
+    "pack offset": (np.array([64, 0], np.int64), 64 * WIDTH * 4, 64),
+    "pack below": (np.array([-64, 0], np.int64), 2**20, 64),
+    "pack unaligned": (np.array([4, 0], np.int64), 2**20, 64),
+    "pack short": (np.zeros(1, np.int64), 2**20, 64),
+    "shared": (np.zeros(2, np.int64), -64, -1),
+}
+"""Values that leave what there is: the argument, and for some of them in which way."""
+
+
+@pytest.mark.parametrize("how", LIMITS)
+def test_batches_that_leave_their_buffers(run: tuple[Any, Arguments], how: str) -> None:
+    program, arguments = run
+    with pytest.raises(ValueError, match=r"\w"):
+        program.run_body(**with_(arguments, how.split()[0], LIMITS[how]))
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends"),
+    [([0], [4]), ([2], [4]), ([-1], [1]), ([9], [10]), ([3], [3]), ([2**62], [2**63 - 1]), ([0, 1], [1])],
+)
+def test_partials_that_leave_their_segment(run: tuple[Any, Arguments], starts: list[int], ends: list[int]) -> None:
+    program, arguments = run
+    ones = np.ones(len(starts), np.float32)
+    partials = [(np.array(starts, np.int64), np.array(ends, np.int64), ones, 0 * ones)]
+    with pytest.raises(ValueError, match="partial"):
+        program.run_body(**with_(arguments, "partials", partials))
+
+
+@pytest.mark.parametrize("change", BREAKS)
+def test_weights_that_cannot_be_read(change: Callable[[Any], Any]) -> None:
+    program = _csrc.Program([("T", WIDTH, "float32")], -1, "generic")
+    good = np.ones((ROWS, WIDTH), np.float32)
+    fields = {"out": 0, "scale": 1.0, "position_offset": 0}
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        program.add("embed", {**fields, "tokens": [(change(good), "F32")]})
+    for dtype, values in (("F32", good.view(np.int32)), ("BF16", good.astype(np.float16)), ("F16", good)):
+        with pytest.raises(ValueError, match="tokens is not"):
+            program.add("embed", {**fields, "tokens": [(values, dtype)]})
+
+
+@pytest.mark.parametrize("change", [misaligned, strided, other_order])
+def test_scores_of_arrays_of_any_form(change: Callable[[Any], Any]) -> None:
+    """These come from callers as they are, and are copied where they have to be."""
+    vectors = np.random.default_rng(0).standard_normal((5, 40), dtype=np.float32)
+    expected = _csrc.scores(vectors, vectors, "dot", 1, "")
+    np.testing.assert_array_equal(_csrc.scores(change(vectors), change(vectors), "dot", 1, ""), expected)
