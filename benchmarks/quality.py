@@ -44,10 +44,11 @@ class _Retriever:
         return np.asarray(vectors, dtype=np.float32)
 
 
-def retriever(implementation: str, model: Path, progress: bool) -> Retriever:
+def retriever(implementation: str, model: Path, progress: bool, weights: str = "auto") -> Retriever:
     """Loads the model with the named implementation; long texts are cut at its maximum, as published figures are."""
     if implementation == "longspan":
-        return _Retriever(importlib.import_module("longspan").Encoder(str(model), long_text="truncate"), progress)
+        encoder = importlib.import_module("longspan").Encoder(str(model), long_text="truncate", weights=weights)
+        return _Retriever(encoder, progress)
     module = importlib.import_module("sentence_transformers")
     return _Retriever(module.SentenceTransformer(str(model), device="cpu"), progress)
 
@@ -113,6 +114,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FOLDER", help="model folder (default: the installed model package)")
     parser.add_argument("--split", default="test", help="which judgements: qrels/SPLIT.tsv (default: test)")
     parser.add_argument(
+        "--weights",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        default="auto",
+        help="the format of Longspan's matrices (default: auto, the folder's own)",
+    )
+    parser.add_argument(
         "--implementation",
         choices=("longspan", "sentence-transformers"),
         default="longspan",
@@ -126,7 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command `quality`."""
     data = beir.load(options.data, options.split)
-    encoder = retriever(options.implementation, model_folder(options.model), not options.quiet)
+    encoder = retriever(options.implementation, model_folder(options.model), not options.quiet, options.weights)
     result = evaluate(encoder, data, options.skip_same_id)
     if options.json:
         print(json.dumps({"data": options.data.name, "implementation": options.implementation, **asdict(result)}))

@@ -23,8 +23,9 @@ from longspan.checkpoint.tensor_view import TensorView
 from longspan.executors.meanings import widened
 from longspan.executors.reference import execute, load_weights, without_tokens
 from longspan.program.instructions import Embed, Instruction, Pool
-from longspan.program.operands import Buffer, Format, LowRank, Rows, Weight
+from longspan.program.operands import Buffer, LowRank, Rows, Weight
 from longspan.program.program import Program
+from longspan.weights import Format
 
 Array = npt.NDArray[Any]
 Schedule = Literal["auto", "packs", "shared"]

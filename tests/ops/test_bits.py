@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from longspan.batch import Float32, PackedBatch, Partials
 from longspan.program.instructions import Attention, Embed, Instruction, Linear, Mlp, Norm, Pool, Qkv
-from longspan.program.operands import Buffer, Format, Rows
+from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
+from longspan.weights import Format
 
 from .harness import (
     SCHEDULES,

@@ -11,8 +11,9 @@ import pytest
 
 from longspan.batch import Float32, PackedBatch, Partials
 from longspan.program.instructions import Attention, Embed, Linear, Mlp, Norm, Pool, Qkv
-from longspan.program.operands import Buffer, Format, Rows
+from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
+from longspan.weights import Format
 
 from .harness import (
     SCHEDULES,

@@ -15,8 +15,9 @@ import torch
 from longspan.batch import Float32
 from longspan.program.formats import in_format
 from longspan.program.instructions import Activation, Attention, Instruction, Linear, Mlp, Norm, Qkv
-from longspan.program.operands import Buffer, Format, Rows
+from longspan.program.operands import Buffer, Rows
 from longspan.program.rope import Frequencies, Rope, inverse_frequencies
+from longspan.weights import Format
 
 from .harness import (
     TILE_EDGES,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 SHAPING = (
     "format",
+    "weights",
     "chunk_tokens",
     "precision",
     "prompt_name",
@@ -109,7 +110,13 @@ def run(args: argparse.Namespace) -> int:
     _check_place(output)
     sources = find_sources(args.inputs, (output, partial_folder(output)), args.input_format)
     folder = resolve(args.model)
-    encoder = Encoder(folder, long_text=args.long_text, truncate_dim=args.truncate_dim, threads=args.threads)
+    encoder = Encoder(
+        folder,
+        weights=args.weights,
+        long_text=args.long_text,
+        truncate_dim=args.truncate_dim,
+        threads=args.threads,
+    )
     args.long_text = encoder.long_text
     identity = identity_of({name: getattr(args, name) for name in SHAPING}, folder, encoder.device, sources)
     dimension = encoder.get_embedding_dimension()

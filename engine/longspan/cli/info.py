@@ -14,6 +14,7 @@ from .terminal import fields, show, show_json
 if TYPE_CHECKING:
     from ..checkpoint.recipe import TailModule
     from ..pipeline import Pipeline
+    from ..program.instructions import Instruction
     from ..program.program import Program
 
 DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs each instruction on this machine."
@@ -31,7 +32,7 @@ RUNS: Mapping[str, str] = {
     "combine": "partials in window order",
     "normalize": "cut and unit length in one step",
 }
-"""How the C++ executor runs each instruction, in float32."""
+"""How the C++ executor runs each instruction."""
 
 
 def add_parser(commands: Any) -> None:
@@ -51,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoint.folder import resolve
     from ..models.extend import Extension
     from ..pooling.modes import pool_kinds
+    from ..program.formats import in_format
     from ..program.printing import format_program
     from ..routing import Routing
+    from ..weights import FORMATS, Format
 
     if args.max_seq_length is not None and args.extend is None:
         raise InputError("--max-seq-length says what --extend extends to: give both")
@@ -60,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     changes = Changes(extension=Extension.of(args.extend, args.max_seq_length))
     routing = Routing.load(folder, lambda *_: None, changes)  # type: ignore[arg-type]
     pipeline = routing.main if args.task is None else routing.of(args.task)
-    body = pipeline.body.pooled(pool_kinds(pipeline.recipe.pooling))
+    weights: Format = next((known for known in FORMATS if known == args.weights), "float32")
+    body = in_format(pipeline.body.pooled(pool_kinds(pipeline.recipe.pooling)), weights)
     programs = [body, pipeline.tail(pipeline.dimension, pipeline.unit)]
     tasks = [task for task in routing.recipes.tasks if task is not None]
     about = {"model": {**_model(folder, pipeline, programs), "tasks": tasks}, "machine": _machine(args.threads)}
@@ -136,8 +140,18 @@ def _instructions(programs: list[Program], device: str) -> Iterator[dict[str, An
                 "op": op,
                 "count": len(steps),
                 "weights": sum(weight.size for step in steps for weight in step.weights),
-                "runs": f"C++ float32: {RUNS.get(op, op)}" if device == "cpu" else f"torch on {device}",
+                "runs": f"C++ {_format_of(steps[0])}: {RUNS.get(op, op)}" if device == "cpu" else f"torch on {device}",
             }
+
+
+def _format_of(step: Instruction) -> str:
+    """What an instruction calculates in."""
+    from ..program.formats import Product
+    from ..program.instructions import Attention
+
+    if isinstance(step, Attention):
+        return step.q.dtype
+    return step.format if isinstance(step, Product) else "float32"
 
 
 def _table(instructions: list[dict[str, Any]]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..byte_sizes import parse_size
 from ..errors import InputError
+from ..weights import WEIGHTS
 from .skipped import MOST_NAMED
 from .sources import BY_NAME, KINDS
 
@@ -55,12 +56,18 @@ def memory_size(text: str) -> int:
 
 
 def add_model(parser: argparse.ArgumentParser, *, option: bool = True) -> None:
-    """--model or MODEL, and --threads."""
+    """--model or MODEL, --weights and --threads."""
     text = "a model folder, or a Hugging Face hub id"
     if option:
         parser.add_argument("--model", required=True, metavar="MODEL", help=text)
     else:
         parser.add_argument("model", metavar="MODEL", help=text)
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default="auto",
+        help="format of the model's matrices and of what is multiplied with them (default: auto, the folder's own)",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one per physical core)")
 
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..encoder import Encoder
 
-    plan = Encoder(args.model, device="cpu", threads=args.threads).plan(args.tokens)
+    plan = Encoder(args.model, device="cpu", weights=args.weights, threads=args.threads).plan(args.tokens)
     fits = None if args.memory is None else plan.fits(args.memory)
     if args.json:
         show_json({"model": args.model, **asdict(plan), "peak": plan.peak, "memory": args.memory, "fits": fits})

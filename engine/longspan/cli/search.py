@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if not check_text(args.question, "the question").strip():
         raise InputError("the question is empty")
     sources = find_sources(args.files, input_format=args.input_format)
-    encoder = Encoder(args.model, threads=args.threads)
+    encoder = Encoder(args.model, weights=args.weights, threads=args.threads)
     skipped = Skipped(args.skip_errors)
     groups = grouped(read_documents(sources, Columns(args.text_field, args.id_field), skipped))
     best = search(encoder, args.question, groups, args.chunk_tokens, args.top)

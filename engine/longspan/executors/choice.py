@@ -13,13 +13,11 @@ from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
 from ..checks import is_count
 from ..errors import InputError
-from ..program.operands import Format
 from ..program.program import Program
+from ..weights import FORMATS, WEIGHTS, Format
 from .protocol import Executor
 
 BACKENDS = ("reference", "transformers")
-FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "int8")
-WEIGHTS = ("auto", *FORMATS)
 
 Samples = Callable[[], PackedBatch]
 """Texts to look at a model with, made when they are asked for."""

@@ -15,11 +15,12 @@ from ..errors import InputError
 from ..program.arena import Extents, place
 from ..program.formats import in_format
 from ..program.instructions import Attention, Embed, HeadNorm, Instruction, Routing, Tap
-from ..program.operands import Buffer, Format, LowRank, Weight
+from ..program.operands import Buffer, LowRank, Weight
 from ..program.positions import LengthScale, SelfExtend
 from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
+from ..weights import Format
 from .coalescing import Coalescer
 from .footprint import Footprint, tables_of
 from .schedule import PACK_TOKENS, Packs, Schedule, make_packs

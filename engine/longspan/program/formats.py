@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
+from ..weights import Format
 from .instructions import Instruction, Linear, Mlp, Moe, Qkv
-from .operands import Buffer, Format
+from .operands import Buffer
 from .program import Program
 
 Product = Linear | Qkv | Mlp | Moe

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .operands import Buffer, Format, LowRank, Weight
+from ..weights import Format
+from .operands import Buffer, LowRank, Weight
 from .positions import LengthScale, PositionMap, SelfExtend
 from .rope import PositionScale, Rope
 

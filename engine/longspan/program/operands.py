@@ -27,10 +27,6 @@ class Rows(enum.Enum):
 Dtype = Literal["float32", "bfloat16"]
 """What a buffer's elements are."""
 
-Format = Literal["float32", "bfloat16", "int8"]
-"""What an instruction's matrices are held in, and multiplied in: with float32 rows, with rows of bfloat16, or as signed
-bytes of one scale a column, with rows as unsigned bytes of one scale and zero point each. Sums are float32 or exact."""
-
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
