@@ -1,4 +1,4 @@
-"""What holds of every checkpoint, whatever its family: bits, order, windows, sums of chunks, the arena, saved panels."""
+"""What holds of every checkpoint, whatever its family: bits, order, windows, sums of chunks, the arena, saving."""
 
 from __future__ import annotations
 
