@@ -14,12 +14,12 @@ from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
-from longspan import CheckpointError, Encoder, InputError
+from longspan import CheckpointError, Encoder, InputError, _csrc
 from longspan.checkpoint.extras import read_extras
 from longspan.checkpoint.panels import FILE, PackedView
 from longspan.checkpoint.tensors import Tensors
 from longspan.checkpoint.writing import NewTensor, write_tensors
-from longspan.program.operands import Format
+from longspan.weights import Format
 
 TEXTS = ["The weather is lovely today.", "", "So sunny outside! " * 30]
 NARROW: tuple[Format, ...] = ("bfloat16", "int8")
@@ -90,6 +90,35 @@ def test_what_is_in_the_file(folders: dict[Format, Path], small: Path, weights: 
     bias = UP.replace("weight", "bias")
     assert arrays[bias].tobytes() == original[bias].data.tobytes()
     assert not set(packed) & set(arrays)
+
+
+@pytest.mark.parametrize("isa", _csrc.tiers())
+@pytest.mark.parametrize("weights", NARROW)
+def test_every_tier_reads_the_same_bytes(
+    folders: dict[Format, Path], small: Path, weights: Any, isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGSPAN_ISA", isa)
+    mapped = Encoder(folders[weights], device="cpu")
+    packed = Encoder(small, device="cpu", weights=weights)
+    assert mapped.encode(TEXTS).tobytes() == packed.encode(TEXTS).tobytes()
+
+
+def test_a_transformer_in_a_folder_of_its_own(small: Path, tmp_path: Path) -> None:
+    source, inner = tmp_path / "source", tmp_path / "source" / "0_Transformer"
+    Encoder(small, device="cpu").save(source)  # with a modules.json
+    inner.mkdir()
+    for path in source.iterdir():
+        if path.is_file() and path.name != "modules.json":
+            path.rename(inner / path.name)
+    modules = json.loads((source / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (source / "modules.json").write_text(json.dumps(modules))
+    encoder = Encoder(source, device="cpu", weights="int8")
+    encoder.save(tmp_path / "saved")
+    weights = {str(path.relative_to(tmp_path / "saved")) for path in (tmp_path / "saved").rglob("*.safetensors")}
+    assert weights == {f"0_Transformer/{FILE}"}
+    assert (tmp_path / "saved" / "README.md").exists()
+    assert Encoder(tmp_path / "saved", device="cpu").encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
 
 
 def test_names_are_the_checkpoints(folders: dict[Format, Path], small: Path) -> None:
