@@ -1,5 +1,6 @@
 #include "panels.h"
 
+#include <algorithm>
 #include <string>
 
 #include "instructions.h"

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -125,20 +126,23 @@ def _move(work: Path, target: Path) -> None:
 
 
 def _fill(model: SavedModel, work: Path) -> None:
-    texts = {name: json.dumps(it, indent=2, ensure_ascii=False) + "\n" for name, it in _documents(model).items()}
+    files = {
+        name: (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        for name, document in _documents(model).items()
+    }
     if model.weights is not None:
-        texts[README] = _readme(model.source / README, model.weights)
+        files[README] = _readme(model.source / README, model.weights)
     for place in _own_files(model):
-        if place.as_posix() not in texts:
+        if place.as_posix() not in files:
             with (model.source / place).open("rb") as source, _new(work / place) as copy:
                 if not _shared(source.fileno(), copy.fileno()):
                     shutil.copyfileobj(source, copy, 1 << 20)
     for transformer, body in model.bodies.items():
         with _new(work / transformer.relative_to(model.source) / panels.FILE) as file:
             write_tensors(file, body.tensors, panels.panel_metadata(body.weights, body.packed))
-    for name, text in texts.items():
+    for name, content in files.items():
         with _new(work / name) as file:
-            file.write(text.encode())
+            file.write(content)
     for folder, _, _ in os.walk(work, topdown=False):
         _sync(Path(folder))
 
@@ -161,14 +165,15 @@ def _is_weights(name: str) -> bool:
     return name.endswith(".safetensors") or name in (INDEX, pickled.INDEX)
 
 
-def _readme(path: Path, weights: Format) -> str:
+def _readme(path: Path, weights: Format) -> bytes:
     """The checkpoint's own words, if it has any, with the notice before them but behind their metadata."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    notice = NOTICE.format(file=panels.FILE, weights=weights)
-    if notice in text:
-        return text
-    end = text.find("\n---\n", 3) + len("\n---\n") if text.startswith("---\n") and "\n---\n" in text[3:] else 0
-    return f"{text[:end]}{notice}\n{text[end:]}" if text[end:] else text[:end] + notice
+    words = path.read_bytes() if path.exists() else b""
+    notice = NOTICE.format(file=panels.FILE, weights=weights).encode()
+    if notice in words:
+        return words
+    metadata = re.match(rb"---\n.*?\n---\n", words, re.DOTALL)
+    end = metadata.end() if metadata else 0
+    return words[:end] + notice + (b"\n" + words[end:] if words[end:] else b"")
 
 
 @contextlib.contextmanager
