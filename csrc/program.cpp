@@ -29,8 +29,6 @@ float* allocate(Program& program, long floats) {
   return reinterpret_cast<float*>(program.storage.back().data());  // fresh pages: zero
 }
 
-long padded(long columns) { return (columns + kLine - 1) / kLine * kLine; }
-
 // Calls visit(column, part, index of the row's first element) for each row [k] of the parts.
 template <class Visit>
 void each_row(const std::vector<SourcePart>& parts, long k, Visit visit) {
@@ -43,7 +41,7 @@ void each_row(const std::vector<SourcePart>& parts, long k, Visit visit) {
 
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale) {
   const long columns = rows_of(parts);
-  float* panels = allocate(program, padded(columns) * k);
+  float* panels = allocate(program, Panels::padded(columns) * k);
   each_row(parts, k, [&](long column, const SourcePart& part, long first) {
     float* line = panels + column / kLine * kLine * k + column % kLine;
     for (long i = 0; i < k; i++) line[i * kLine] = element(part, first + i) * scale;
@@ -58,7 +56,7 @@ float* column_of(float* panels, long column, long lines) { return panels + colum
 
 Panels pack_bfloat16(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias) {
   const long columns = rows_of(parts), lines = Panels::lines_of(Format::bfloat16, k);
-  float* panels = allocate(program, padded(columns) * lines);
+  float* panels = allocate(program, Panels::padded(columns) * lines);
   each_row(parts, k, [&](long column, const SourcePart& part, long first) {
     uint16_t* words = reinterpret_cast<uint16_t*>(column_of(panels, column, lines));
     for (long i = 0; i < k; i++) words[i / 2 * 2 * kLine + i % 2] = to_bfloat16(element(part, first + i));
@@ -73,7 +71,7 @@ const float* smooth_columns(Program& program, const std::vector<SourcePart>& par
   each_row(parts, k, [&](long, const SourcePart& part, long first) {
     for (long i = 0; i < k; i++) reach[i] = std::max(reach[i], std::abs(element(part, first + i)));
   });
-  float* smooth = allocate(program, padded(k));
+  float* smooth = allocate(program, Panels::padded(k));
   for (long i = 0; i < k; i++) {
     const float ratio = std::sqrt(reach[i] / inputs[i]);
     smooth[i] = std::isfinite(ratio) && ratio > 0 ? std::clamp(ratio, 1e-4f, 1e4f) : 1.0f;
@@ -85,9 +83,9 @@ Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k,
                  const std::vector<float>& inputs) {
   const float* smooth = smooth_columns(program, parts, k, inputs);
   const long columns = rows_of(parts), lines = Panels::lines_of(Format::int8, k);
-  float* panels = allocate(program, padded(columns) * lines);
-  float* scales = allocate(program, padded(columns));
-  float* totals = allocate(program, padded(columns));
+  float* panels = allocate(program, Panels::padded(columns) * lines);
+  float* scales = allocate(program, Panels::padded(columns));
+  float* totals = allocate(program, Panels::padded(columns));
   std::vector<float> row(k);
   each_row(parts, k, [&](long column, const SourcePart& part, long first) {
     float most = 0, poison = 0;  // a weight that is no number makes its column NaN
@@ -124,7 +122,7 @@ Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long 
 }
 
 Panels pack_columns(Program& program, const float* rows, long stride, long n, long k) {
-  float* panels = allocate(program, (n + kLine - 1) / kLine * kLine * k);
+  float* panels = allocate(program, Panels::padded(n) * k);
   for (long column = 0; column < n; column += kLine)
     for (long i = 0; i < k; i++)
       std::copy_n(rows + i * stride + column, std::min<long>(kLine, n - column), panels + column * k + i * kLine);
@@ -133,7 +131,7 @@ Panels pack_columns(Program& program, const float* rows, long stride, long n, lo
 
 const float* pack_vector(Program& program, const std::vector<SourcePart>& parts, float offset) {
   const long size = rows_of(parts);
-  float* vector = allocate(program, (size + kLine - 1) / kLine * kLine);
+  float* vector = allocate(program, Panels::padded(size));
   long at = 0;
   for (const SourcePart& part : parts)
     for (long i = 0; i < part.rows; i++) vector[at++] = element(part, i) + offset;

@@ -79,6 +79,23 @@ def test_sentence_transformers_gives_equal_vectors(encoder: Encoder, saved: Path
     np.testing.assert_allclose(peer.encode_query(TEXTS), encoder.encode_query(TEXTS), atol=2e-6)
 
 
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+def test_narrow_weights_in_panels(minilm: Path, tmp_path: Path, weights: Any) -> None:
+    """They are mapped, not copied; the vectors are the same, whatever the threads."""
+    texts = [*TEXTS, "A long story about the sea. " * 90]
+    before = Encoder(minilm, weights=weights, threads=2)
+    before.save(tmp_path / "saved")
+    whole, narrow = (folder / "model.safetensors" for folder in (minilm, tmp_path / "saved"))
+    assert not narrow.exists()
+    assert (tmp_path / "saved" / "longspan.safetensors").stat().st_size < 0.8 * whole.stat().st_size
+    for threads in (1, 2):
+        after = Encoder(tmp_path / "saved", threads=threads)
+        assert after.encode(texts).tobytes() == before.encode(texts).tobytes()
+        chunks = [encoder.encode_chunks(texts[-1], chunk_tokens=64).vectors for encoder in (after, before)]
+        assert chunks[0].tobytes() == chunks[1].tobytes()
+
+
 def test_damaged_file(saved: Path, tmp_path: Path) -> None:
     for path in saved.iterdir():
         (tmp_path / path.name).symlink_to(path)

@@ -48,6 +48,7 @@ struct Panels {
     const long group = format == Format::float32 ? 1 : kLineGroup, span = terms(format) * group;
     return (k + span - 1) / span * group;
   }
+  static constexpr long padded(long columns) { return (columns + kLine - 1) / kLine * kLine; }
   long lines() const { return lines_of(format, k); }
 };
 

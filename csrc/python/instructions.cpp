@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "../latents.h"
+#include "panels.h"
 #include "reject.h"
 
 namespace py = pybind11;
@@ -32,7 +33,8 @@ Activation activation_of(const py::dict& fields) {
 
 constexpr long kMostTerms = 65536;  // of int8: the largest sums fit 32 bits
 
-// Reads one instruction's fields. Weights arrive as lists of (array, dtype) parts; buffers as indices.
+// Reads one instruction's fields. Weights arrive as lists of (array, dtype) parts, or where a file holds them in panels as
+// records of these; buffers as indices.
 class Fields {
  public:
   Fields(Program& program, std::vector<py::object>& kept, const py::dict& fields)
@@ -93,10 +95,12 @@ class Fields {
   }
 
   Panels panels(const char* weight, const char* bias, long columns, long k, Format format) {
+    if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
+    const float* added = bias ? vector(bias, columns) : nullptr;
+    if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], 1, columns, k, added, format)[0];
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), columns);
-    if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
-    return pack_panels(program_, parts, k, bias ? vector(bias, columns) : nullptr, format, inputs(weight, k));
+    return pack_panels(program_, parts, k, added, format, inputs(weight, k));
   }
 
   // How far the columns of a product's left operand reach, [k], or nothing if that is not known.
@@ -116,6 +120,7 @@ class Fields {
   std::vector<Panels> stack(const char* weight, long count, long columns, long k, Format format, float scale = 1.0f) {
     std::vector<Panels> packed;
     if (!given(weight)) return packed;
+    if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], count, columns, k, nullptr, format);
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), count * columns);
     for (const SourcePart& part : parts) {
@@ -161,6 +166,8 @@ class Fields {
   }
 
  private:
+  bool in_panels(const char* name) const { return py::isinstance<py::dict>(fields_[name]); }
+
   static long rows(const std::vector<SourcePart>& parts) {
     long total = 0;
     for (const auto& part : parts) total += part.rows;

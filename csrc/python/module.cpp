@@ -20,6 +20,7 @@
 #include "../threads.h"
 #include "batch.h"
 #include "instructions.h"
+#include "panels.h"
 #include "poll.h"
 #include "reject.h"
 #include "scores.h"
@@ -61,6 +62,12 @@ class PyProgram {
   // Appends an instruction and packs its weights, which the caller may give up afterwards.
   void add(const std::string& op, const py::dict& fields) {
     program_.instructions.push_back(read_instruction(program_, kept_, op, fields));
+  }
+
+  // What instruction number `index` multiplies with, as arrays; see `longspan::panels_of`.
+  py::dict panels_of(size_t index, const py::object& self) const {
+    if (index >= program_.instructions.size()) reject("there is no instruction " + std::to_string(index));
+    return longspan::panels_of(program_.instructions[index], self);
   }
 
   std::string isa() const { return program_.kernels->name; }
@@ -316,6 +323,9 @@ PYBIND11_MODULE(_csrc, module) {
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
       .def("watch", &PyProgram::watch)
       .def("watched", &PyProgram::watched)
+      .def(
+          "panels_of", [](const py::object& self, size_t index) { return self.cast<const PyProgram&>().panels_of(index, self); },
+          py::arg("index"))
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)

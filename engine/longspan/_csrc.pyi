@@ -12,6 +12,7 @@ _Float32 = npt.NDArray[np.float32]
 _UInt8 = npt.NDArray[np.uint8]
 _Partials = tuple[_Int64, _Int64, _Float32, _Float32]
 _Layout = tuple[_Int64, int, int]
+_Panels = tuple[npt.NDArray[Any], _Float32 | None, _Float32 | None, _Float32 | None]
 
 def tiers() -> list[str]:
     """The instruction tiers that this machine supports, lowest first."""
@@ -53,7 +54,10 @@ class Program:
         isa: str,
     ) -> None: ...
     def add(self, op: str, fields: dict[str, Any]) -> None:
-        """Append an instruction and pack its weights."""
+        """Append an instruction and pack its weights, but for those that come in panels: these are read in place."""
+
+    def panels_of(self, index: int) -> dict[str, list[_Panels]]:
+        """What instruction number `index` multiplies with, by field: panels, scales, totals, smooth; views, or None."""
 
     @property
     def isa(self) -> str: ...

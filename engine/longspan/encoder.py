@@ -44,7 +44,8 @@ class Encoder(LoadedModel):
     Args:
         model: a folder, or a Hugging Face hub id. Both sentence-transformers folders and plain ones.
         device: "cpu", "cuda", or None for a GPU where torch finds one.
-        weights: the format that weights are held in. "auto" is the folder's own, never lossier.
+        weights: the format that the model's matrices are held and multiplied in. "auto" is the folder's own, never
+            lossier: what `save` wrote them in, else float32.
         long_text: what becomes of texts longer than `max_seq_length`: "window" embeds them in overlapping windows and
             pools across, "truncate" cuts them as sentence-transformers does, "error" raises. By default what the folder
             was saved with, else "window".
@@ -408,6 +409,10 @@ class Encoder(LoadedModel):
     def save(self, path: PathLike) -> None:
         """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.
 
+        Where this encoder's weights are "bfloat16" or "int8", they are written as its CPU kernels read them, and mapped
+        when the folder is loaded: nothing is left to convert then. Such a folder is smaller, has that format only, and
+        is for Longspan on the CPU alone; its README.md says so.
+
         The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
         sentence-transformers keeps them, and so do `dense`, `pooling` and `include_prompt`, though it refuses a pooling
         that it does not know; `long_text` and the ranges of `calibrate` go into longspan.json.
@@ -420,6 +425,7 @@ class Encoder(LoadedModel):
             OSError: a file cannot be read or written, as on a full disk; nothing is left behind.
         """
         from .checkpoint.saving import SavedModel, save_model
+        from .packing import packed_bodies
 
         if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap", "extend")):
             raise InputError(
@@ -428,7 +434,8 @@ class Encoder(LoadedModel):
         self._check()
         routing, width = self._routing, self._pipeline.body.output.width
         lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)
-        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings)
+        bodies = packed_bodies(routing.pipelines)
+        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings, bodies)
         save_model(model, Path(path))
 
     # --- vectors to scores ---------------------------------------------------------------------------------------

@@ -153,7 +153,8 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory) -> Pla
     parts = (
         Part("process, libraries, tokenizer", max(process.resident - ours, 0)),
         Part("packed weights", footprint.weights),
-        Part("embedding tables in the file", max(_touched(footprint.tables, sizes), process.mapped)),
+        *([Part("panels in the file", footprint.panels)] if footprint.panels else []),
+        Part("embedding tables in the file", max(_touched(footprint.tables, sizes), process.mapped - footprint.panels)),
         Part("arena", max(footprint.arena, footprint.arena_now)),
         *([Part("rotary positions", footprint.ropes)] if footprint.ropes else []),
         Part("text and tokens", _text_bytes(sizes.tokens)),

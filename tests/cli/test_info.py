@@ -60,3 +60,12 @@ def test_lines(longspan: Run, tiny: Path) -> None:
     assert listing.startswith(ran.out)
     assert "bert: 9 instructions" in listing
     assert "tail: 2 instructions" in listing
+
+
+def test_narrow_weights(longspan: Run, tiny: Path, tmp_path: Path) -> None:
+    Encoder(tiny, weights="int8").save(tmp_path / "saved")
+    report = json.loads(longspan("info", tmp_path / "saved", "--json").out)
+    runs = {entry["op"]: entry["runs"].partition(":")[0] for entry in report["instructions"]}
+    assert report["model"]["weights"] == "int8"
+    assert (runs["mlp"], runs["attention"], runs["norm"]) == ("C++ int8", "C++ bfloat16", "C++ float32")
+    assert json.loads(longspan("info", tiny, "--json").out)["model"]["weights"] == "float32"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from longspan import Encoder
 from longspan.cli import reference, verify
 
 Run = Callable[..., Any]
@@ -96,6 +97,12 @@ def test_reference_is_missing(longspan: Run, tiny: Path, monkeypatch: pytest.Mon
     error = longspan("verify", tiny).error
     assert error.startswith("the reference sentence-transformers cannot be imported")
     assert error.endswith("pip install sentence-transformers torch")
+
+
+def test_narrow_weights(longspan: Run, tiny: Path, tmp_path: Path) -> None:
+    Encoder(tiny, weights="bfloat16").save(tmp_path / "saved")
+    error = longspan("verify", tmp_path / "saved").error
+    assert error.endswith("saved is in bfloat16 for Longspan alone: verify the checkpoint that it was made of")
 
 
 def test_bad_texts(longspan: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,17 @@ def test_weights_and_tables(minilm: Path) -> None:
     assert {table.file for table in said.tables} == {minilm / "model.safetensors"}
 
 
+def test_panels_in_the_file(minilm: Path, tmp_path: Path) -> None:
+    Encoder(minilm, device="cpu", weights="int8").save(tmp_path / "saved")
+    encoder, executor = fresh(tmp_path / "saved", 1)
+    pipeline = encoder._pipeline
+    said = executor.footprint(np.array([0, 9]), pipeline.tail(384, True), pipeline.tail_tensors)
+    layers = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+    assert layers < said.panels < 1.02 * layers
+    assert said.weights < 0.03 * layers  # biases and norms, in whole pages
+    assert {table.file for table in said.tables} == {tmp_path / "saved" / "longspan.safetensors"}
+
+
 @pytest.mark.parametrize(
     ("lengths", "threads", "schedule", "pack"),
     [

@@ -1,11 +1,12 @@
-"""What holds of every checkpoint, whatever its family: bits, order, windows, sums of chunks, the size of the arena."""
+"""What holds of every checkpoint, whatever its family: bits, order, windows, sums of chunks, the arena, saving."""
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from longspan.executors.cpu import CpuExecutor
 
 PAGE = 4096
 WINDOW, SIZES = 40, (7, 30)
+NARROW: tuple[Literal["bfloat16", "int8"], ...] = ("bfloat16", "int8")
 
 
 def check_properties(folder: Path, texts: Sequence[str]) -> None:
@@ -26,6 +28,7 @@ def check_properties(folder: Path, texts: Sequence[str]) -> None:
         encoder.max_seq_length = min(WINDOW, encoder.max_seq_length)
         _check_bits(folder, encoder, list(texts))
         _check_sums(encoder, texts)
+        _check_saved(folder, list(texts))
 
 
 def _check_bits(folder: Path, encoder: Encoder, texts: list[str]) -> None:
@@ -57,6 +60,24 @@ def _check_sums(encoder: Encoder, texts: Sequence[str]) -> None:
             total = specials + (counts[:, None] * level.vectors).sum(0)
             bound = 1e-5 * max(float(np.abs(rows).max()), 1e-3)
             np.testing.assert_allclose(total / len(rows), whole, rtol=0, atol=bound)
+
+
+def _check_saved(folder: Path, texts: list[str]) -> None:
+    """Weights that were written in panels give the vectors that they gave before, and are not copied."""
+    for weights in NARROW:
+        before = Encoder(folder, device="cpu", threads=2, weights=weights)
+        with tempfile.TemporaryDirectory() as place:
+            before.save(Path(place) / "saved")
+            after = Encoder(Path(place) / "saved", device="cpu", threads=1)
+        for task in (None, *before.tasks):
+            assert _bits(after.encode(texts, task=task)) == _bits(before.encode(texts, task=task))
+        chunked, again = (encoder.encode_chunks(texts, chunk_tokens=SIZES) for encoder in (before, after))
+        for mine, theirs in zip(again, chunked, strict=True):
+            assert all(_bits(mine.levels[size].vectors) == _bits(theirs.levels[size].vectors) for size in SIZES)
+        held = [encoder._pipeline.executor for encoder in (before, after)]
+        packed, mapped = (executor for executor in held if isinstance(executor, CpuExecutor))
+        assert mapped._program.weight_bytes < packed._program.weight_bytes
+        assert mapped._panels > 0
 
 
 def _check_arena(folder: Path, texts: Sequence[str]) -> None:

@@ -1,6 +1,9 @@
 """longspan.json: what only Longspan knows of a model. sentence-transformers passes over the file.
 
 {"format": 1, "long_text": "window", "ranges": {"384": {"low": [...], "high": [...], "unit": true}}}
+
+Where weights are in panels (`panels`), which older readers do not know, the format is 2, and "weights" says what they
+are: {"format": "int8", "layout": 1}.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ import numpy as np
 from ..errors import CheckpointError, InputError
 from ..pooling.precision import Ranges
 from ..text.windows import LongText
+from ..weights import Format
 from .config import Fields, json_kind
+from .panels import LAYOUT, PACKED_TYPES
 
 FILE = "longspan.json"
-FORMAT = 1
-SECTIONS = ("format", "long_text", "ranges")
+FORMAT = 2
+SECTIONS = ("format", "weights", "long_text", "ranges")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +34,12 @@ class Extras:
     Attributes:
         long_text: what becomes of texts that are too long; None where the file does not say.
         ranges: of int8 and uint8, by the vectors' dimension.
+        weights: the format of weights in panels; None where there are none.
     """
 
     long_text: str | None = None
     ranges: Mapping[int, Ranges] = field(default_factory=dict)
+    weights: Format | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object that `read_extras` reads."""
@@ -41,7 +48,10 @@ class Extras:
             | ({} if mine.unit is None else {"unit": mine.unit})
             for dimension, mine in self.ranges.items()
         }
-        return {"format": FORMAT, "long_text": self.long_text, "ranges": ranges}
+        settings = {"long_text": self.long_text, "ranges": ranges}
+        if self.weights is None:
+            return {"format": 1, **settings}
+        return {"format": FORMAT, "weights": {"format": self.weights, "layout": LAYOUT}, **settings}
 
 
 def read_extras(folder: Path) -> Extras:
@@ -60,7 +70,20 @@ def read_extras(folder: Path) -> Extras:
         if name not in SECTIONS:
             raise fields.wrong(name, f"is not known; known are {', '.join(SECTIONS)}")
     table = fields.table("ranges")
-    return Extras(_long_text(fields), dict(_ranges(table, name) for name in table.values))
+    return Extras(_long_text(fields), dict(_ranges(table, name) for name in table.values), _weights(fields))
+
+
+def _weights(fields: Fields) -> Format | None:
+    table = fields.table("weights")
+    if not table.values:
+        return None
+    name = table.text("format")
+    known = next((known for known in PACKED_TYPES if known == name), None)
+    if known is None:
+        raise table.wrong("format", f"is {name!r}; known are {', '.join(PACKED_TYPES)}")
+    if table.required_integer("layout") != LAYOUT:
+        raise table.wrong("layout", f"is not {LAYOUT}, which this version of Longspan reads; upgrade it")
+    return known
 
 
 def _long_text(fields: Fields) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +45,21 @@ class Entry:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself: its tensors in order of their bytes, and what its writer added."""
+
+    entries: tuple[Entry, ...]
+    metadata: Mapping[str, object]
+
+
 def itemsize(dtype: str) -> int:
     """The bytes of one element."""
     return int(NUMPY_TYPES[dtype][2:])
 
 
-def read_entries(path: Path, content: memoryview) -> list[Entry]:
-    """The tensors of a mapped file, in order of their bytes.
+def read_header(path: Path, content: memoryview) -> Header:
+    """The header of a mapped file.
 
     Args:
         path: the file, for messages.
@@ -79,11 +88,11 @@ def read_entries(path: Path, content: memoryview) -> list[Entry]:
             f"{path} is truncated: its header takes {payload} bytes, the file has {size}; download it again."
         )
     header = _parse(path, bytes(content[PREFIX_BYTES:payload]))
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     entries = [_entry(path, name, info, payload) for name, info in header.items()]
     entries.sort(key=lambda entry: (entry.start, entry.end))
     _check_layout(path, entries, payload, size)
-    return entries
+    return Header(tuple(entries), metadata if isinstance(metadata, dict) else {})
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, object]:
@@ -134,7 +143,7 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _check_layout(path: Path, entries: list[Entry], payload: int, size: int) -> None:
+def _check_layout(path: Path, entries: Sequence[Entry], payload: int, size: int) -> None:
     """Tensors must follow each other without gaps up to the last byte: anything else is a damaged file."""
     at = payload
     for entry in entries:

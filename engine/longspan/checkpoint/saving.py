@@ -7,15 +7,18 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..weights import Format
+from . import panels, pickled
 from .choices import Choices
 from .config import read_json, read_json_list
 from .entries import read_entries
@@ -24,12 +27,35 @@ from .folder import ALLOWED_FILES, IGNORED_FILES
 from .modules import POOLING_FIELDS, pooling_fields, read_pooling
 from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipes, module_folders, modules_of
 from .settings import Settings
-from .tensors import Tensors
+from .tensor_view import TensorView
+from .tensors import INDEX, Tensors
 from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
+from .writing import NewTensor, write_tensors
 
 COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*", "custom_st.py")
 POOLING = frozenset({*POOLING_FIELDS, "pooling_mode", "include_prompt"})
 FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to
+README = "README.md"
+NOTICE = """\
+> **Only Longspan reads this folder.** Its weights are in `{file}`, in {weights} and in the layout of Longspan's CPU
+> kernels: `longspan.Encoder` maps them as they are. transformers and sentence-transformers find no weights here; for
+> them, for a GPU, and for other formats of weights, take the checkpoint that this was made of.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBody:
+    """The weights of a transformer as they are to be.
+
+    Attributes:
+        weights: the format of its matrices.
+        tensors: all there are.
+        packed: the checkpoint's tensors that are in panels now.
+    """
+
+    weights: Format
+    tensors: tuple[NewTensor, ...]
+    packed: Mapping[str, TensorView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +69,7 @@ class SavedModel:
         lengths: for each recipe, the tokens that the model is to see at a time.
         width: of its token vectors.
         settings: what the new folder says instead.
+        bodies: by their folders, the transformers whose weights are not copied.
     """
 
     source: Path
@@ -51,6 +78,12 @@ class SavedModel:
     lengths: tuple[int, ...]
     width: int
     settings: Settings
+    bodies: Mapping[Path, PackedBody]
+
+    @property
+    def weights(self) -> Format | None:
+        """The format of weights that are not copied."""
+        return next((body.weights for body in self.bodies.values()), None)
 
 
 def save_model(model: SavedModel, target: Path) -> None:
@@ -93,34 +126,64 @@ def _move(work: Path, target: Path) -> None:
 
 
 def _fill(model: SavedModel, work: Path) -> None:
-    documents = _documents(model)
+    files = {
+        name: (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        for name, document in _documents(model).items()
+    }
+    if model.weights is not None:
+        files[README] = _readme(model.source / README, model.weights)
     for place in _own_files(model):
-        if place.as_posix() not in documents:
-            (work / place).parent.mkdir(parents=True, exist_ok=True)
-            with (model.source / place).open("rb") as source, (work / place).open("xb") as copy:
+        if place.as_posix() not in files:
+            with (model.source / place).open("rb") as source, _new(work / place) as copy:
                 if not _shared(source.fileno(), copy.fileno()):
                     shutil.copyfileobj(source, copy, 1 << 20)
-                _flush(copy)
-    for name, document in documents.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        with (work / name).open("w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-            _flush(file)
+    for transformer, body in model.bodies.items():
+        with _new(work / transformer.relative_to(model.source) / panels.FILE) as file:
+            write_tensors(file, body.tensors, panels.panel_metadata(body.weights, body.packed))
+    for name, content in files.items():
+        with _new(work / name) as file:
+            file.write(content)
     for folder, _, _ in os.walk(work, topdown=False):
         _sync(Path(folder))
 
 
 def _own_files(model: SavedModel) -> list[Path]:
     """The checkpoint's files, relative to its folder: those at its top and in its modules' folders, and its weights."""
-    transformers = {recipe.transformer for recipe in model.recipes.all}
+    transformers = {recipe.transformer for recipe in model.recipes.all} - set(model.bodies)
     paths = {view.file for transformer in transformers for view in Tensors.open(transformer).values()}
     for folder in module_folders(model.source):
         paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
-    return sorted(path.relative_to(model.source) for path in paths)
+    copied = (path for path in paths if path.parent not in model.bodies or not _is_weights(path.name))
+    return sorted(path.relative_to(model.source) for path in copied)
 
 
 def _is_wanted(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in COPIED) and not any(fnmatch(name, it) for it in IGNORED_FILES)
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors") or name in (INDEX, pickled.INDEX)
+
+
+def _readme(path: Path, weights: Format) -> bytes:
+    """The checkpoint's own words, if it has any, with the notice before them but behind their metadata."""
+    words = path.read_bytes() if path.exists() else b""
+    notice = NOTICE.format(file=panels.FILE, weights=weights).encode()
+    if notice in words:
+        return words
+    metadata = re.match(rb"---\n.*?\n---\n", words, re.DOTALL)
+    end = metadata.end() if metadata else 0
+    return words[:end] + notice + (b"\n" + words[end:] if words[end:] else b"")
+
+
+@contextlib.contextmanager
+def _new(path: Path) -> Iterator[IO[bytes]]:
+    """A file that does not exist yet, in a folder that may not either; on the disk in the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _shared(source: int, copy: int) -> bool:
@@ -129,11 +192,6 @@ def _shared(source: int, copy: int) -> bool:
         fcntl.ioctl(copy, FICLONE, source)
         return True
     return False
-
-
-def _flush(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:
@@ -149,7 +207,7 @@ def _sync(folder: Path) -> None:
 
 def _documents(model: SavedModel) -> dict[str, Any]:
     """JSON files by their place, as they are to be; all others are copied."""
-    documents: dict[str, Any] = {FILE: Extras(model.settings.long_text, model.settings.ranges).as_json()}
+    documents: dict[str, Any] = {FILE: Extras(model.settings.long_text, model.settings.ranges, model.weights).as_json()}
     saved = (model.source / MODULES_FILE).exists()
     # Only beside modules.json does sentence-transformers read settings.
     documents |= dict(_changed_modules(model)) if saved else _modules(model)

@@ -10,9 +10,9 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from ..errors import CheckpointError, CheckpointNotFoundError
-from . import pickled
+from . import panels, pickled
 from .config import Fields
-from .header import NUMPY_TYPES, Entry, read_entries
+from .header import NUMPY_TYPES, Entry, read_header
 from .tensor_view import TensorView
 
 WEIGHTS = "model.safetensors"
@@ -29,12 +29,15 @@ class Tensors(Mapping[str, TensorView]):
 
     @classmethod
     def open(cls, folder: Path) -> Tensors:
-        """Maps `model.safetensors` or the shards that `model.safetensors.index.json` names; else reads pickled weights.
+        """Maps the weights, in panels or as checkpoints have them, in one file or in shards; else reads pickled ones.
 
         Raises:
             CheckpointNotFoundError: the folder holds no weights, or a shard is missing.
             CheckpointError: the weights are damaged, contradict the index, or are pickled and torch does not read them.
         """
+        if (folder / panels.FILE).exists():
+            path = folder / panels.FILE
+            return cls(path, panels.open_panels(path, *_map_file(path)))
         if (folder / WEIGHTS).exists():
             return cls.open_file(folder / WEIGHTS)
         if (folder / INDEX).exists():
@@ -80,6 +83,11 @@ class Tensors(Mapping[str, TensorView]):
 
 
 def _open_file(path: Path) -> dict[str, TensorView]:
+    return _map_file(path)[0]
+
+
+def _map_file(path: Path) -> tuple[dict[str, TensorView], Mapping[str, object]]:
+    """The tensors of a file by their names in it, and its metadata."""
     try:
         with path.open("rb") as stream:
             if stream.seek(0, 2) == 0:  # which cannot be mapped
@@ -87,7 +95,8 @@ def _open_file(path: Path) -> dict[str, TensorView]:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    return {entry.name: _view(path, mapped, entry) for entry in read_entries(path, memoryview(mapped))}
+    header = read_header(path, memoryview(mapped))
+    return {entry.name: _view(path, mapped, entry) for entry in header.entries}, header.metadata
 
 
 def _view(path: Path, mapped: mmap.mmap, entry: Entry) -> TensorView:

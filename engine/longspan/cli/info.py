@@ -49,13 +49,14 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..backbone import Changes
+    from ..checkpoint.extras import read_extras
     from ..checkpoint.folder import resolve
     from ..models.extend import Extension
     from ..pooling.modes import pool_kinds
     from ..program.formats import in_format
     from ..program.printing import format_program
     from ..routing import Routing
-    from ..weights import FORMATS, Format
+    from ..weights import FORMATS
 
     if args.max_seq_length is not None and args.extend is None:
         raise InputError("--max-seq-length says what --extend extends to: give both")
@@ -63,11 +64,15 @@ def run(args: argparse.Namespace) -> int:
     changes = Changes(extension=Extension.of(args.extend, args.max_seq_length))
     routing = Routing.load(folder, lambda *_: None, changes)  # type: ignore[arg-type]
     pipeline = routing.main if args.task is None else routing.of(args.task)
-    weights: Format = next((known for known in FORMATS if known == args.weights), "float32")
+    asked, held = next((known for known in FORMATS if known == args.weights), None), read_extras(folder).weights
+    if held is not None and asked not in (None, held):
+        raise InputError(f"--weights is {asked}, but {folder} holds panels of {held}")
+    weights = held or asked or "float32"
     body = in_format(pipeline.body.pooled(pool_kinds(pipeline.recipe.pooling)), weights)
     programs = [body, pipeline.tail(pipeline.dimension, pipeline.unit)]
     tasks = [task for task in routing.recipes.tasks if task is not None]
-    about = {"model": {**_model(folder, pipeline, programs), "tasks": tasks}, "machine": _machine(args.threads)}
+    model = {**_model(folder, pipeline, programs), "tasks": tasks, "weights": weights}
+    about = {"model": model, "machine": _machine(args.threads)}
     instructions = list(_instructions(programs, about["machine"]["device"]))
     listings = [format_program(program) for program in programs] if args.program else []
     if args.json:

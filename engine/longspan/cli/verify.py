@@ -46,12 +46,16 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from ..checkpoint.extras import read_extras
     from ..checkpoint.folder import resolve
     from ..encoder import Encoder
     from .reference import load
 
     embed = load(args.reference)
     folder = resolve(args.model)
+    weights = read_extras(folder).weights
+    if weights is not None:
+        raise InputError(f"{folder} is in {weights} for Longspan alone: verify the checkpoint that it was made of")
     encoder = Encoder(folder, weights=args.weights, long_text="truncate", threads=args.threads)
     texts = built_in_texts(encoder.max_seq_length) if args.texts is None else _lines_of(args.texts)
     ours, lengths = _ours(encoder, texts, "" if args.reference == "transformers" else None)

@@ -14,7 +14,7 @@ from ..checkpoint.tensors import Tensors
 from ..checks import is_count
 from ..errors import InputError
 from ..program.program import Program
-from ..weights import FORMATS, WEIGHTS, Format
+from ..weights import FORMATS, WEIGHTS
 from .protocol import Executor
 
 BACKENDS = ("reference", "transformers")
@@ -59,7 +59,7 @@ def check_device(device: object, own: str) -> None:
 def _cpu(threads: int | None, weights: str) -> MakeExecutor:
     from .cpu import CpuExecutor
 
-    wanted: Format = next((known for known in FORMATS if known == weights), "float32")
+    wanted = next((known for known in FORMATS if known == weights), None)
 
     def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples) -> Executor:
         return CpuExecutor(body, tensors, threads=threads, weights=wanted, samples=samples)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _csrc
 from ..batch import Float32, Int64, PackedBatch, Partials
+from ..checkpoint.panels import PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView, as_float32
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from ..program.arena import Extents, place
 from ..program.formats import in_format
 from ..program.instructions import Attention, Embed, HeadNorm, Instruction, Routing, Tap
@@ -22,7 +24,7 @@ from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
 from ..weights import Format
 from .coalescing import Coalescer
-from .footprint import Footprint, tables_of
+from .footprint import Footprint, panel_bytes, tables_of
 from .schedule import PACK_TOKENS, Packs, Schedule, make_packs
 from .threads import default_threads
 from .tiers import wanted_tier
@@ -42,6 +44,9 @@ PART_PACKS = 4
 RELATIVE_PAD = 16
 """By how much the C++ kernels may read beyond the largest distance of a relative bias."""
 
+Panels = tuple[npt.NDArray[Any], Float32 | None, Float32 | None, Float32 | None]
+"""A matrix as the kernels read it: panels, and of int8 scales, totals and perhaps smooth; see `checkpoint.panels`."""
+
 Layout = tuple[Int64, int, int]
 """Byte offsets by buffer index, bytes of the arena, rows it was laid out for."""
 
@@ -50,17 +55,23 @@ class CpuExecutor:
     """A body, packed for this machine.
 
     Args:
-        body: the program; its weights are copied into panels, embedding tables stay in the file's map.
+        body: the program; its weights are copied into panels, if the file does not hold them so; these, and embedding
+            tables, stay in the file's map.
         tensors: the checkpoint.
         threads: how many threads run a batch; by default what affinity and the cgroup's quota allow.
         isa: a tier of instructions, one of `_csrc.tiers()`; by default the environment's LONGSPAN_ISA, else the best
             that the machine has.
-        weights: what the body's matrices are packed as and multiplied in; the tail stays float32.
+        weights: what the body's matrices are packed as and multiplied in; by default what the file holds panels of,
+            else float32. The tail stays float32.
         samples: a batch that shows how far the inputs of products reach; for int8, which is then more exact.
+
+    Attributes:
+        body: the program, in that format.
+        format: the format.
 
     Raises:
         CheckpointError: a weight is missing or has another shape than the program says.
-        InputError: the tier is unknown or not available.
+        InputError: the tier is unknown or not available, or the file holds panels of another format.
     """
 
     def __init__(
@@ -70,13 +81,13 @@ class CpuExecutor:
         *,
         threads: int | None = None,
         isa: str | None = None,
-        weights: Format = "float32",
+        weights: Format | None = None,
         samples: Callable[[], PackedBatch] | None = None,
     ) -> None:
-        body = in_format(body, weights)
+        self.format = _format(weights, tensors)
+        self.body = body = in_format(body, self.format)
         self.threads = default_threads() if threads is None else threads
         self._isa = wanted_tier() if isa is None else isa
-        self._body = body
         self._ropes = RopeTables()
         self._callers = Coalescer(
             lambda batch, poll: self._run(batch, make_packs(batch.cu_seqlens, self.threads), self.threads, poll),
@@ -86,7 +97,8 @@ class CpuExecutor:
         self._layouts: dict[int, Layout] = {}
         self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
         self._program = _bind(body, tensors, self._isa, output=None)
-        if weights == "int8" and samples is not None:
+        self._panels = panel_bytes(body, tensors)
+        if self.format == "int8" and samples is not None and not self._panels:
             inputs = self._inputs(samples())
             self._program = _bind(body, tensors, self._isa, output=None, inputs=inputs)
         self._tables = tuple(tables_of(body, tensors))
@@ -200,7 +212,14 @@ class CpuExecutor:
             arena=arena + self.threads * tail_layout[1],
             arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
             tables=self._tables,
+            panels=self._panels,
         )
+
+    def panels(self) -> Iterator[tuple[Weight, list[Panels]]]:
+        """The body's matrices that have a format, each of several experts by itself; views, valid while this lives."""
+        for index, step in enumerate(self.body.instructions):
+            for field, matrices in self._program.panels_of(index).items():
+                yield getattr(step, field), matrices
 
     def _bound_tail(self, tail: Program, tensors: Mapping[str, TensorView]) -> tuple[_csrc.Program, Layout]:
         known = self._tails.get(tail)
@@ -215,8 +234,20 @@ class CpuExecutor:
         rows = -(-tokens // 64) * 64
         layout = self._layouts.get(rows)
         if layout is None:
-            layout = self._layouts[rows] = _layout(self._body, Extents(tokens=rows, tile=0, vectors=0), rows)
+            layout = self._layouts[rows] = _layout(self.body, Extents(tokens=rows, tile=0, vectors=0), rows)
         return layout
+
+
+def _format(wanted: Format | None, tensors: Mapping[str, TensorView]) -> Format:
+    held = panel_file(tensors.values())
+    if held is None:
+        return wanted or "float32"
+    if wanted not in (None, held.format):
+        raise InputError(
+            f"weights is {wanted!r}, but {held.path} holds panels of {held.format}: load them as 'auto' or "
+            f"{held.format!r}, or load the checkpoint that they were made of"
+        )
+    return held.format
 
 
 def _arrays(partials: Partials) -> tuple[Int64, Int64, Float32, Float32]:
@@ -248,10 +279,17 @@ def _bind(
         raise InputError(str(error)) from error
     for number, step in enumerate(program.instructions):
         known = {"inputs": inputs[number]} if inputs else {}
-        bound.add(step.op, _fields(step, program, index, tensors) | known)
+        views = [tensors[name] for weight in step.weights for name in weight.names]
+        try:
+            bound.add(step.op, _fields(step, program, index, tensors) | known)
+        except ValueError as error:
+            held = panel_file(views)
+            if held is None:
+                raise
+            raise CheckpointError(f"{held.path}: {error}.") from error
         if not isinstance(step, Embed):  # packed: its pages of the file need not stay in memory
-            for name in (name for weight in step.weights for name in weight.names):
-                tensors[name].release()
+            for view in views:
+                view.release()
     return bound
 
 
@@ -265,7 +303,7 @@ def _fields(
             case Buffer():
                 value = index[value.name]
             case Weight():
-                value = _parts(value, tensors)
+                value = _operand(value, tensors)
             case LowRank():
                 left, right = (_parts(weight, tensors) for weight in (value.left, value.right))
                 value = {"left": left, "right": right, "tasks": value.tasks, "rank": value.rank, "scale": value.scale}
@@ -283,6 +321,15 @@ def _fields(
     if isinstance(step, Tap):
         values["layers"] = step.weight.size
     return values
+
+
+def _operand(weight: Weight, tensors: Mapping[str, TensorView]) -> Any:
+    """A weight as `_csrc` takes it: in panels, or as parts."""
+    views = [tensors[name] for name in weight.names]
+    held = panel_file(views)
+    if held is None or not all(isinstance(view, PackedView) for view in views):
+        return _parts(weight, tensors)
+    return {"name": weight.key, "format": held.format, **held.parts(weight.key)}
 
 
 def _parts(weight: Weight, tensors: Mapping[str, TensorView]) -> list[tuple[Any, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..checkpoint.panels import PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView
 from ..program.instructions import Embed
 from ..program.program import Program
@@ -44,6 +45,7 @@ class Footprint:
         arena: what the batch needs.
         arena_now: what earlier batches have left.
         tables: the embedding tables.
+        panels: those that stay in the mapped file; they all come into memory.
     """
 
     tier: str
@@ -55,6 +57,7 @@ class Footprint:
     arena: int
     arena_now: int
     tables: tuple[Table, ...]
+    panels: int = 0
 
 
 def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[Table]:
@@ -71,3 +74,12 @@ def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[T
                 view = tensors[step.tokens_low_rank.left.names[0]]
                 rows = step.tokens.shape[0]
                 yield Table("tokens", rows, view.data.nbytes // (rows * step.tokens_low_rank.tasks), view.file)
+
+
+def panel_bytes(program: Program, tensors: Mapping[str, TensorView]) -> int:
+    """The bytes of a program's matrices that its file holds in panels."""
+    held = panel_file(tensors.values())
+    if held is None:
+        return 0
+    packed = {weight.key for weight in program.weights if isinstance(tensors[weight.names[0]], PackedView)}
+    return sum(part.nbytes for key in packed for part in held.parts(key).values())

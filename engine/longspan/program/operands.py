@@ -100,6 +100,12 @@ class Weight:
         return math.prod(self.shape)
 
     @property
+    def key(self) -> str:
+        """A name for the whole: which tensors, and which of their rows."""
+        rows = "" if self.layout is None or self.layout.last is None else f"[{self.layout.first}:{self.layout.last}]"
+        return "+".join(self.names) + rows
+
+    @property
     def stored(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each stored tensor, by name."""
         if self.layout is not None:
