@@ -82,11 +82,11 @@ def test_what_is_in_the_file(folders: dict[Format, Path], small: Path, weights: 
     assert (f"{UP}.scales" in arrays) == (f"{UP}.totals" in arrays) == (weights == "int8")
     unpacked = panels.transpose(0, 2, 1, 3).reshape(-1, lines * terms)[:columns, :k]
     if weights == "int8":
-        values = unpacked * arrays[f"{UP}.scales"][:columns, None]
+        values = unpacked * arrays[f"{UP}.scales"][:columns, None] * arrays[f"{UP}.smooth"][:k]
         np.testing.assert_array_equal(arrays[f"{UP}.totals"][:columns], unpacked.sum(1, dtype=np.int64))
     else:
         values = (unpacked.astype(np.uint32) << 16).view(np.float32)
-    np.testing.assert_allclose(values, original[UP].data, atol=np.abs(original[UP].data).max() / 200)
+    np.testing.assert_allclose(values, original[UP].data, atol=np.abs(original[UP].data).max() / 50)
     bias = UP.replace("weight", "bias")
     assert arrays[bias].tobytes() == original[bias].data.tobytes()
     assert not set(packed) & set(arrays)
@@ -94,13 +94,18 @@ def test_what_is_in_the_file(folders: dict[Format, Path], small: Path, weights: 
 
 @pytest.mark.parametrize("isa", _csrc.tiers())
 @pytest.mark.parametrize("weights", NARROW)
-def test_every_tier_reads_the_same_bytes(
-    folders: dict[Format, Path], small: Path, weights: Any, isa: str, monkeypatch: pytest.MonkeyPatch
+def test_every_tier(
+    folders: dict[Format, Path], small: Path, tmp_path: Path, weights: Any, isa: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The bits are those of the encoder that saved; what another tier saved differs by the rounding of its samples."""
     monkeypatch.setenv("LONGSPAN_ISA", isa)
-    mapped = Encoder(folders[weights], device="cpu")
     packed = Encoder(small, device="cpu", weights=weights)
-    assert mapped.encode(TEXTS).tobytes() == packed.encode(TEXTS).tobytes()
+    packed.save(tmp_path / "own")
+    own, other = (Encoder(folder, device="cpu").encode(TEXTS) for folder in (tmp_path / "own", folders[weights]))
+    assert own.tobytes() == packed.encode(TEXTS).tobytes()
+    assert (own * other).sum(1) == pytest.approx(np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1), rel=1e-3)
+    if weights == "bfloat16":
+        assert own.tobytes() == other.tobytes()
 
 
 def test_a_transformer_in_a_folder_of_its_own(small: Path, tmp_path: Path) -> None:
@@ -243,6 +248,7 @@ def said(**words: str) -> Change:
         (instead(f"{UP}.panels", lambda a: a[:-1]), f"mlp: {UP}.panels is not an aligned array"),
         (instead(f"{UP}.panels", lambda a: a.view(np.uint16)), f"mlp: {UP}.panels is not an aligned array"),
         (instead(f"{UP}.totals", lambda a: a[:-1]), f"mlp: {UP}.totals is not an aligned array [64] of float32"),
+        (instead(f"{UP}.smooth", lambda a: a[:-1]), f"mlp: {UP}.smooth is not an aligned array [32] of float32"),
         (instead(f"{QKV}.scales", lambda a: a.view(np.int8)), "qkv: encoder.layer.0.attention.self.query.weight+"),
         (said(format="pt"), "its metadata lacks 'format': 'longspan'"),
         (said(layout="2"), "is of layout '2', and this version of Longspan reads 1 only; upgrade it"),

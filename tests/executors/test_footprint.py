@@ -61,7 +61,7 @@ def test_panels_in_the_file(minilm: Path, tmp_path: Path) -> None:
     pipeline = encoder._pipeline
     said = executor.footprint(np.array([0, 9]), pipeline.tail(384, True), pipeline.tail_tensors)
     layers = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
-    assert layers < said.panels < 1.02 * layers
+    assert layers < said.panels < 1.03 * layers
     assert said.weights < 0.03 * layers  # biases and norms, in whole pages
     assert {table.file for table in said.tables} == {tmp_path / "saved" / "longspan.safetensors"}
 
