@@ -40,7 +40,9 @@ const void* checked(const py::dict& record, const char* part, const py::dtype& d
   const std::string name = record["name"].cast<std::string>() + "." + part;
   const std::string wanted = "an aligned array " + text_of(shape) + " of " + py::str(dtype).cast<std::string>();
   if (!record.contains(part)) reject("there is no " + name + ", " + wanted);
-  const py::array array = record[part].cast<py::array>();
+  const py::object given = record[part];  // what a cast would make of anything else does not live on
+  if (!py::isinstance<py::array>(given)) reject(name + " is not " + wanted);
+  const py::array array = py::reinterpret_borrow<py::array>(given);
   const bool same = array.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), array.shape());
   if (!same || !array.dtype().equal(dtype) || !(array.flags() & py::array::c_style) ||
       reinterpret_cast<uintptr_t>(array.data()) % kAlignment)

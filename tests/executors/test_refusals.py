@@ -157,6 +157,65 @@ def test_weights_that_cannot_be_read(change: Callable[[Any], Any]) -> None:
             program.add("embed", {**fields, "tokens": [(values, dtype)]})
 
 
+COLUMNS, TERMS = 20, 70
+PANELS: Mapping[str, Any] = {
+    "panels": np.ones((2, 32, 16, 4), np.int8),
+    "scales": np.ones(32, np.float32),
+    "totals": np.full(32, 70, np.float32),
+    "smooth": np.ones(80, np.float32),
+}
+
+
+def aligned(array: Any) -> Any:
+    """The same numbers where a line may begin."""
+    memory = np.zeros(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def add_panels(**changed: Any) -> Any:
+    """A program that multiplies with panels as a file would hold them, but for what is changed or None."""
+    program = _csrc.Program([("T", TERMS, "float32"), ("T", COLUMNS, "float32")], -1, "generic")
+    arrays = {name: aligned(array) for name, array in PANELS.items()} | changed
+    record = {name: array for name, array in arrays.items() if array is not None}
+    weight = {"name": "up", "format": "int8", **record}
+    none = dict.fromkeys(("factor", "residual", "ranks", "bias", "low_rank"))
+    program.add("linear", {"x": 0, "out": 1, "weight": weight, "format": "int8", "activation": "identity", **none})
+    return program
+
+
+def test_panels_are_read_in_place() -> None:
+    arrays = {name: aligned(array) for name, array in PANELS.items()}
+    program = add_panels(**arrays)
+    (found,) = program.panels_of(0)["weight"]
+    for name, mine in zip(PANELS, found, strict=True):
+        assert mine.ctypes.data == arrays[name].ctypes.data
+        assert not mine.flags.writeable
+        np.testing.assert_array_equal(mine, PANELS[name])
+    (found,) = add_panels(smooth=None).panels_of(0)["weight"]
+    assert found[3] is None
+    with pytest.raises(ValueError, match="there is no instruction 1"):
+        program.panels_of(1)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_panels_that_cannot_be_read(name: str) -> None:
+    good = PANELS[name]
+    other = good.view(np.uint8) if name == "panels" else good.astype(np.float64)
+    broken = [misaligned(good), strided(good), aligned(other), aligned(good[:-1]), aligned(good[..., None])]
+    for array in [*broken, aligned(good)[..., :0], listed(good), *([] if name == "smooth" else [None])]:
+        with pytest.raises(ValueError, match=rf"linear: (there is no )?up\.{name}"):
+            add_panels(**{name: array})
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "float32"])
+def test_panels_of_another_format(form: str) -> None:
+    with pytest.raises(ValueError, match="up is stored in panels of another format"):
+        add_panels(format=form)
+
+
 @pytest.mark.parametrize("change", [misaligned, strided, other_order])
 def test_scores_of_arrays_of_any_form(change: Callable[[Any], Any]) -> None:
     """These come from callers as they are, and are copied where they have to be."""
