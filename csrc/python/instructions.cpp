@@ -1,212 +1,15 @@
 #include "instructions.h"
 
-#include <pybind11/stl.h>
-
 #include <algorithm>
-#include <list>
 #include <map>
 #include <numeric>
 
 #include "../latents.h"
-#include "panels.h"
-#include "reject.h"
-
-namespace py = pybind11;
+#include "fields.h"
 
 namespace longspan {
 
 namespace {
-
-Dtype dtype_of(const std::string& name) {
-  return one_of<Dtype>(name, {{"F32", Dtype::float32}, {"F16", Dtype::float16}, {"BF16", Dtype::bfloat16}});
-}
-
-Activation activation_of(const py::dict& fields) {
-  return one_of<Activation>(fields["activation"].cast<std::string>(),
-                            {{"identity", Activation::identity},
-                             {"gelu", Activation::gelu},
-                             {"gelu_tanh", Activation::gelu_tanh},
-                             {"relu", Activation::relu},
-                             {"silu", Activation::silu},
-                             {"tanh", Activation::tanh}});
-}
-
-constexpr long kMostTerms = 65536;  // of int8: the largest sums fit 32 bits
-
-// Reads one instruction's fields. Weights arrive as lists of (array, dtype) parts, or where a file holds them in panels as
-// records of these; buffers as indices.
-class Fields {
- public:
-  Fields(Program& program, std::vector<py::object>& kept, const py::dict& fields)
-      : program_(program), kept_(kept), fields_(fields) {}
-
-  long integer(const char* name) const { return fields_[name].cast<long>(); }
-  float number(const char* name) const { return fields_[name].cast<float>(); }
-  std::string text(const char* name) const { return fields_[name].cast<std::string>(); }
-  bool flag(const char* name) const { return fields_[name].cast<bool>(); }
-  bool given(const char* name) const { return fields_.contains(name) && !fields_[name].is_none(); }
-  const py::dict& dict() const { return fields_; }
-
-  // A buffer, of float32 unless it may be narrow.
-  int any_buffer(const char* name) const {
-    const int index = fields_[name].cast<int>();
-    if (index < 0 || index >= static_cast<int>(program_.buffers.size())) reject(std::string("no such buffer: ") + name);
-    return index;
-  }
-  int buffer(const char* name) const {
-    const int index = any_buffer(name);
-    if (program_.buffers[index].half) reject(std::string(name) + " holds bfloat16, expected float32");
-    return index;
-  }
-  int optional_buffer(const char* name) const { return given(name) ? buffer(name) : kNoBuffer; }
-
-  // The same, of so many columns.
-  int any_buffer(const char* name, long width) const { return check_width(name, any_buffer(name), width); }
-  int buffer(const char* name, long width) const { return check_width(name, buffer(name), width); }
-  int optional_buffer(const char* name, long width) const { return given(name) ? buffer(name, width) : kNoBuffer; }
-
-  const float* vector(const char* name, long size, float offset = 0.0f) {
-    if (!given(name)) return nullptr;
-    const auto parts = source(name, 1, 0);
-    check(name, rows(parts), size);
-    return pack_vector(program_, parts, offset);
-  }
-
-  // Numbers that are no weights, such as ALiBi's slopes.
-  const float* numbers(const char* name, long size) {
-    const auto values = fields_[name].cast<std::vector<float>>();
-    if (values.empty()) return nullptr;
-    check(name, static_cast<long>(values.size()), size);
-    return pack_vector(program_, {{values.data(), Dtype::float32, size}});
-  }
-
-  // A table [rows, columns] that the kernels read by rows.
-  const float* matrix(const char* name, long rows_expected, long columns) {
-    if (!given(name)) return nullptr;
-    auto parts = source(name, 2, columns);
-    check(name, rows(parts), rows_expected);
-    for (SourcePart& part : parts) part.rows *= columns;
-    return pack_vector(program_, parts);
-  }
-
-  // What the instruction's weights are packed as.
-  Format format() const {
-    return format_of(text("format"));
-  }
-
-  Panels panels(const char* weight, const char* bias, long columns, long k, Format format) {
-    if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
-    const float* added = bias ? vector(bias, columns) : nullptr;
-    if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], 1, columns, k, added, format)[0];
-    const auto parts = source(weight, 2, k);
-    check(weight, rows(parts), columns);
-    return pack_panels(program_, parts, k, added, format, inputs(weight, k));
-  }
-
-  // How far the columns of a product's left operand reach, [k], or nothing if that is not known.
-  std::vector<float> inputs(const char* weight, long k) const {
-    if (!given("inputs")) return {};
-    const py::dict known = fields_["inputs"];
-    if (!known.contains(weight)) return {};
-    auto reach = known[weight].cast<std::vector<float>>();
-    if (static_cast<long>(reach.size()) != k) reject(std::string(weight) + ": inputs are not as many as its columns");
-    return reach;
-  }
-  Panels optional_panels(const char* weight, const char* bias, long columns, long k, Format format) {
-    return given(weight) ? panels(weight, bias, columns, k, format) : Panels{nullptr, columns, k, nullptr};
-  }
-
-  // Several weights, [count * columns, k], each packed by itself.
-  std::vector<Panels> stack(const char* weight, long count, long columns, long k, Format format, float scale = 1.0f) {
-    std::vector<Panels> packed;
-    if (!given(weight)) return packed;
-    if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], count, columns, k, nullptr, format);
-    const auto parts = source(weight, 2, k);
-    check(weight, rows(parts), count * columns);
-    for (const SourcePart& part : parts) {
-      if (part.rows % columns) reject(std::string(weight) + ": a part ends inside a weight");
-      const long bytes = columns * k * (part.dtype == Dtype::float32 ? 4 : 2);
-      for (long i = 0; i < part.rows / columns; i++) {
-        const std::vector<SourcePart> one{{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}};
-        packed.push_back(format == Format::float32 ? pack_panels(program_, one, k, nullptr, scale)
-                                                   : pack_panels(program_, one, k, nullptr, format));
-      }
-    }
-    return packed;
-  }
-
-  // How many rows a matrix has, all its parts together, and how many columns.
-  long rows(const char* name) const {
-    long total = 0;
-    for (const auto& item : fields_[name].cast<py::list>()) total += item.cast<std::pair<py::array, std::string>>().first.shape(0);
-    return total;
-  }
-  long columns(const char* name) const {
-    const auto parts = fields_[name].cast<std::vector<std::pair<py::array, std::string>>>();
-    if (parts.empty() || parts[0].first.ndim() != 2) reject(std::string(name) + " is no matrix");
-    return parts[0].first.shape(1);
-  }
-
-  Program& program() { return program_; }
-  // The same fields, with another program to pack their weights into.
-  Fields into(Program& program) const { return Fields(program, kept_, fields_); }
-
-  // A record among the fields.
-  Fields record(const char* name) {
-    records_.push_back(fields_[name].cast<py::dict>());
-    return Fields(program_, kept_, records_.back());
-  }
-
-  Table table(const char* name, long width) {
-    if (!given(name)) return {nullptr, Dtype::float32, 0, width};
-    const auto parts = source(name, 2, width);
-    if (parts.size() != 1) reject(std::string(name) + ": a table has one part");
-    kept_.push_back(fields_[name]);  // rows are read from the array itself, for as long as the program lives
-    return {parts[0].data, parts[0].dtype, parts[0].rows, width};
-  }
-
- private:
-  bool in_panels(const char* name) const { return py::isinstance<py::dict>(fields_[name]); }
-
-  static long rows(const std::vector<SourcePart>& parts) {
-    long total = 0;
-    for (const auto& part : parts) total += part.rows;
-    return total;
-  }
-
-  int check_width(const char* name, int index, long width) const {
-    if (program_.width(index) != width)
-      reject(std::string(name) + " has " + std::to_string(program_.width(index)) + " columns, expected " +
-             std::to_string(width));
-    return index;
-  }
-
-  static void check(const char* name, long found, long expected) {
-    if (found != expected)
-      reject(std::string(name) + " has " + std::to_string(found) + " rows, expected " + std::to_string(expected));
-  }
-
-  std::vector<SourcePart> source(const char* name, int dimensions, long columns) {
-    std::vector<SourcePart> parts;
-    for (const auto& item : fields_[name].cast<py::list>()) {
-      const auto pair = item.cast<std::pair<py::array, std::string>>();
-      const Dtype dtype = dtype_of(pair.second);
-      const py::array& array = pair.first;
-      const long itemsize = dtype == Dtype::float32 ? 4 : 2;
-      const char kind = dtype == Dtype::bfloat16 ? 'u' : 'f';  // numpy has no bfloat16: its bits are unsigned integers
-      if (array.ndim() != dimensions || array.itemsize() != itemsize || array.dtype().kind() != kind || array.dtype().byteorder() != '=' || !(array.flags() & py::array::c_style) ||
-          (dimensions == 2 && array.shape(1) != columns) || reinterpret_cast<uintptr_t>(array.data()) % itemsize)
-        reject(std::string(name) + " is not a C-contiguous, aligned " + pair.second + " array of the expected shape");
-      parts.push_back({array.data(), dtype, static_cast<long>(array.shape(0))});
-    }
-    return parts;
-  }
-
-  Program& program_;
-  std::vector<py::object>& kept_;
-  const py::dict& fields_;
-  std::list<py::dict> records_;
-};
 
 struct Heads {
   long heads, kv_heads, head_size;
@@ -468,10 +271,6 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
 }
 
 }  // namespace
-
-Format format_of(const std::string& name) {
-  return one_of<Format>(name, {{"float32", Format::float32}, {"bfloat16", Format::bfloat16}, {"int8", Format::int8}});
-}
 
 Instruction read_instruction(Program& program, std::vector<py::object>& kept, const std::string& op,
                              const py::dict& dict) {

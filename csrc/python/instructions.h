@@ -15,7 +15,4 @@ namespace longspan {
 Instruction read_instruction(Program& program, std::vector<pybind11::object>& kept, const std::string& op,
                              const pybind11::dict& fields);
 
-// A weight's format by its name.
-Format format_of(const std::string& name);
-
 }  // namespace longspan

@@ -19,6 +19,7 @@
 #include "../quantize.h"
 #include "../threads.h"
 #include "batch.h"
+#include "fields.h"
 #include "instructions.h"
 #include "panels.h"
 #include "poll.h"
