@@ -30,10 +30,6 @@ inline Activation activation_of(const py::dict& fields) {
                              {"tanh", Activation::tanh}});
 }
 
-inline Format format_of(const std::string& name) {
-  return one_of<Format>(name, {{"float32", Format::float32}, {"bfloat16", Format::bfloat16}, {"int8", Format::int8}});
-}
-
 constexpr long kMostTerms = 65536;  // of int8: the largest sums fit 32 bits
 
 // Reads one instruction's fields. Weights arrive as lists of (array, dtype) parts, or where a file holds them in panels as

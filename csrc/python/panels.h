@@ -6,8 +6,14 @@
 #include <vector>
 
 #include "../program.h"
+#include "reject.h"
 
 namespace longspan {
+
+// A weight's format by its name.
+inline Format format_of(const std::string& name) {
+  return one_of<Format>(name, {{"float32", Format::float32}, {"bfloat16", Format::bfloat16}, {"int8", Format::int8}});
+}
 
 // Weights [count * columns, k] of a record {"name", "format", "panels", "scales", "totals", "smooth"}: arrays that a file is
 // mapped to, which go to `kept`. bfloat16 has panels alone, and smooth may be absent. Checks all that a kernel trusts;
