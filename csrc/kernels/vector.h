@@ -39,28 +39,11 @@ inline V sticky_max(V a, V x) {
 
 inline V greater_of(V a, V b) { return b > a ? b : a; }
 
-// Lanes summed as a fixed balanced tree.
-inline float sum_lanes(V v) {
-  float lanes[W];
-  store(lanes, v);
-  for (int half = W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-  return lanes[0];
-}
-
 // The lanes from W / 2 on, moved to the front.
 inline V upper_half(V v) {
   float lanes[W + W / 2] = {};
   store(lanes, v);
   return load(lanes + W / 2);
-}
-
-inline float max_lanes(V v) {
-  float lanes[W];
-  store(lanes, v);
-  for (int half = W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
-  return lanes[0];
 }
 
 inline float greatest(float a, float b) { return a > b ? a : b; }
@@ -73,7 +56,7 @@ inline void store_some_bytes(uint8_t* p, VI v, int n) {
   __builtin_memcpy(p, bytes, n);
 }
 
-// Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
+// The numbers from 0 to W - 1 as template arguments: of shuffles.
 template <int... lanes>
 struct Lanes {};
 
@@ -85,6 +68,31 @@ struct CountLanes<0, lanes...> {
   using Type = Lanes<lanes...>;
 };
 
+// Lane i + Half moves to lane i.
+template <int Half, int... lane>
+inline V rotate(V v, Lanes<lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(v, v, ((lane + Half) % W)...);
+#else
+  return __builtin_shuffle(v, VI{((lane + Half) % W)...});
+#endif
+}
+
+// All lanes joined as a fixed balanced tree.
+template <int Half = W / 2, class Join>
+inline float join_lanes(V v, Join join) {
+  v = join(v, rotate<Half>(v, typename CountLanes<W>::Type{}));
+  if constexpr (Half == 1) return v[0];
+  else return join_lanes<Half / 2>(v, join);
+}
+
+inline float sum_lanes(V v) {
+  return join_lanes(v, [](V a, V b) { return a + b; });
+}
+
+inline float max_lanes(V v) { return join_lanes(v, greater_of); }
+
+// Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
 template <int Half, int... lane>
 inline void swap_blocks(V& first, V& second, Lanes<lane...>) {
   V a = first, b = second;
