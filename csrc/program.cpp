@@ -64,9 +64,18 @@ Panels pack_bfloat16(Program& program, const std::vector<SourcePart>& parts, lon
   return {panels, columns, k, bias, Format::bfloat16};
 }
 
+// Raises each to a share of their mean: what samples show of a column that they hardly reach is no measure of it.
+void at_least_a_share_of_the_mean(std::vector<float>& reach) {
+  constexpr float kShare = 0.25f;
+  float sum = 0;
+  for (const float most : reach) sum += most;
+  for (float& most : reach) most = std::max(most, kShare * sum / static_cast<float>(reach.size()));
+}
+
 // What the left operand's columns are multiplied with: sqrt(reach of the weight's column / reach of the input's).
-const float* smooth_columns(Program& program, const std::vector<SourcePart>& parts, long k, const std::vector<float>& inputs) {
+const float* smooth_columns(Program& program, const std::vector<SourcePart>& parts, long k, std::vector<float> inputs) {
   if (inputs.empty()) return nullptr;
+  at_least_a_share_of_the_mean(inputs);
   std::vector<float> reach(k);
   each_row(parts, k, [&](long, const SourcePart& part, long first) {
     for (long i = 0; i < k; i++) reach[i] = std::max(reach[i], std::abs(element(part, first + i)));

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ from longspan.batch import Float32
 from longspan.checkpoint.config import read_json
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
+from longspan.weights import Format
 
+from .formats import Reference, judge_of
 from .parity import MEASURED, Parity, configuration, smallest_cosine
 from .properties import check_properties
 
@@ -28,6 +30,7 @@ VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz01234
 LENGTHS = (0, 1, 2, 5, 9, 12, 13, 47, 64, 90, 131)
 SLACK = 4 * float(np.finfo(np.float32).eps)
 PREFIX, SUFFIX = (2,), (3,)
+NARROW: tuple[Format, ...] = ("bfloat16", "int8")
 
 
 def texts_of(lengths: Sequence[int] = LENGTHS) -> list[str]:
@@ -66,13 +69,6 @@ def save(folder: Path, model: Any, dtype: torch.dtype = torch.float32, **saving:
 def ids_of(text: str) -> torch.Tensor:
     """[T] the ids that the tokenizer gives a text."""
     return torch.tensor([*PREFIX, *(VOCABULARY.index(word) for word in text.split()), *SUFFIX])
-
-
-class Reference(Protocol):
-    """What computes the vectors of all tokens of texts, in a dtype."""
-
-    def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
-        """[T, D] float64 for each text."""
 
 
 def edit_config(folder: Path, **changes: Any) -> Path:
@@ -172,12 +168,26 @@ def check(
     unfused: float = 2.0,
     task: str | None = None,
 ) -> None:
-    """`check_errors`, which are written down, and what holds of every checkpoint holds of this one."""
+    """`check_errors` and `check_narrow`, which are written down; what holds of every checkpoint holds of this one.
+
+    The narrow formats run on the best tier, and for the first checkpoint of a model type on all tiers.
+    """
     texts = texts_of() if texts is None else texts
     errors, cosine = check_errors(folder, peer, texts, unfused=unfused, task=task)
     model_type = read_json(folder / "config.json")["model_type"]
-    MEASURED.append(Parity(model_type, configuration(), errors, cosine))
-    check_properties(folder, texts)
+    known = any(parity.model_type == model_type for parity in MEASURED)
+    tiers = _csrc.tiers()[-1:] if known else _csrc.tiers()
+    exact = peer.token_vectors(folder, torch.float64, texts)
+    narrow: dict[str, float] = {
+        weights: check_narrow(folder, peer, texts, exact, weights, tiers, task) for weights in NARROW
+    }
+    MEASURED.append(Parity(model_type, configuration(), errors, cosine, narrow))
+    check_properties(folder, texts, "float32")
+    for isa in tiers:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LONGSPAN_ISA", isa)
+            for weights in NARROW:
+                check_properties(folder, texts, weights)
 
 
 def check_errors(
@@ -207,8 +217,7 @@ def check_errors(
     usual = greatest_error(theirs, exact)
     errors, cosines = {}, []
     for isa in _csrc.tiers():
-        encoder = encoder_of(folder, isa, threads=1, **options)
-        ours: list[Float32] = encoder.encode(list(texts), prompt="", output_value="token_embeddings", task=task)
+        ours = token_vectors(encoder_of(folder, isa, threads=1, **options), texts, task)
         assert [mine.shape for mine in ours] == [truth.shape for truth in exact]
         error = greatest_error(ours, exact)
         assert error <= (unfused if isa == "generic" else 2) * usual + slack, (
@@ -219,9 +228,56 @@ def check_errors(
     return errors, min(cosines)
 
 
+def check_narrow(
+    folder: Path,
+    peer: Reference,
+    texts: Sequence[str],
+    exact: Sequence[Any],
+    weights: Format,
+    tiers: Sequence[str],
+    task: str | None,
+) -> float:
+    """In a narrow format our error to float64 is at most twice that of torch which rounds alike, see `judge_of`.
+
+    In bfloat16 it is the greatest error. In int8 it is the root of the mean square over all tokens: roundings are so
+    coarse that one token may go to other experts, or look elsewhere, whose error says nothing of the others.
+
+    Returns:
+        The smallest cosine of a text's vector.
+    """
+    measure = greatest_error if weights == "bfloat16" else mean_error
+    usual = measure(judge_of(peer, weights, folder, texts), exact)
+    cosines = []
+    for isa in tiers:
+        encoder = encoder_of(folder, isa, threads=1, weights=weights)
+        ours = token_vectors(encoder, texts, task)
+        error = measure(ours, exact)
+        assert error <= 2 * usual, f"{isa}, {weights}: error {error:.3g}, that of the rounding {usual:.3g}"
+        kind = encoder._pipeline.recipe.pooling
+        cosines.append(smallest_cosine(*([pooled(matrix, kind) for matrix in side] for side in (ours, exact))))
+    return min(cosines)
+
+
+def token_vectors(encoder: Encoder, texts: Sequence[str], task: str | None) -> list[Float32]:
+    """[T, D] for each text, without a prompt."""
+    vectors: list[Float32] = encoder.encode(list(texts), prompt="", output_value="token_embeddings", task=task)
+    return vectors
+
+
+def pooled(matrix: Any, pooling: Sequence[str]) -> Any:
+    """[1, D] the vector of a text from those of its tokens [T, D]."""
+    (kind,) = pooling
+    return {"mean": matrix.mean(0, keepdims=True), "lasttoken": matrix[-1:]}[kind]
+
+
 def greatest_error(matrices: Sequence[Any], exact: Sequence[Any]) -> float:
     """Over all tokens of all texts."""
     return max(float(np.abs(matrix - truth).max()) for matrix, truth in zip(matrices, exact, strict=True))
+
+
+def mean_error(matrices: Sequence[Any], exact: Sequence[Any]) -> float:
+    """The root of the mean square over all tokens of all texts."""
+    return float(np.sqrt(np.mean(np.square(np.concatenate(matrices) - np.concatenate(exact)))))
 
 
 def assert_refused(folder: Path, fields: Mapping[str, Any], message: str, tensors: Sequence[str] = ()) -> None:

@@ -27,12 +27,14 @@ class Parity:
         name: of the configuration.
         errors: by tier, our greatest error to float64 over that of torch in float32.
         cosine: the smallest between a token's vector and that in float64.
+        narrow: by format, the smallest between a text's vector and that in float64.
     """
 
     model_type: str
     name: str
     errors: Mapping[str, float]
     cosine: float
+    narrow: Mapping[str, float]
 
 
 MEASURED: list[Parity] = []
@@ -57,17 +59,18 @@ def table(measured: Iterable[Parity]) -> str:
     """Markdown: a row per model type."""
     rows = sorted(measured, key=lambda parity: parity.model_type)
     tiers = list(dict.fromkeys(tier for parity in rows for tier in parity.errors))
-    lines = [
-        "| `model_type` | configurations | " + " | ".join(f"error, {tier}" for tier in tiers) + " | smallest cosine |",
-        "|---|---|" + "---:|" * (len(tiers) + 1),
-    ]
+    formats = list(dict.fromkeys(name for parity in rows for name in parity.narrow))
+    heads = ["`model_type`", "configurations", *(f"error, {tier}" for tier in tiers), "smallest cosine"]
+    heads += [f"{name}, text's cosine" for name in formats]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for model_type, group in groupby(rows, key=lambda parity: parity.model_type):
         mine = list(group)
         names = list(dict.fromkeys(parity.name for parity in mine))
         worst = [max(parity.errors[tier] for parity in mine) for tier in tiers]
         cosine = min(parity.cosine for parity in mine)
         cells = [f"`{model_type}`", f"{len(mine)}: {', '.join(names)}", *(f"{error:.2f}" for error in worst)]
-        lines.append("| " + " | ".join([*cells, f"1 − {1 - cosine:.0e}"]) + " |")
+        narrow = [f"{min(parity.narrow[name] for parity in mine):.4f}" for name in formats]
+        lines.append("| " + " | ".join([*cells, f"1 − {1 - cosine:.0e}", *narrow]) + " |")
     return "\n".join(lines)
 
 

@@ -185,7 +185,9 @@ def mixture(tensors: Tensors, at: str, x: Tensor, fields: Mapping[str, Any]) -> 
     weights, chosen = torch.topk(torch.softmax(linear(tensors, f"{at}.router.layer", x), -1), fields["moe_top_k"])
     if fields["moe_normalize_expert_weights"]:
         weights = weights / weights.sum(-1, keepdim=True)
-    each = torch.stack([functional.gelu(x @ w1[e].T) @ w2[e] for e in range(count)], 1)
+    each = torch.stack(
+        [functional.linear(functional.gelu(functional.linear(x, w1[e])), w2[e].T) for e in range(count)], 1
+    )
     return (each.gather(1, chosen[..., None].expand(-1, -1, x.shape[1])) * weights[..., None]).sum(1) + tensors[
         f"{at}.experts.bias"
     ]
