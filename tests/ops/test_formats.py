@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from longspan.batch import Float32
+from longspan.executors.cpu import CpuExecutor
 from longspan.program.formats import in_format
 from longspan.program.instructions import Activation, Attention, Instruction, Linear, Mlp, Norm, Qkv
 from longspan.program.operands import Buffer, Rows
@@ -222,6 +223,24 @@ def test_int8_rounds_as_it_says(isa: str, width: int, inner: int, offset: float)
         (found,) = next(iter(run_cpu(executors_of(body, case.tensors, isa, "int8"), pooled)))[1]
         if batch.tokens:
             assert relative(found, exact) < 1e-4
+
+
+@every_tier
+@pytest.mark.parametrize("hardly", [0.0, 1e-3])
+@pytest.mark.parametrize("reach", [0.02, 50.0])
+def test_int8_of_columns_that_samples_hardly_reach(isa: str, hardly: float, reach: float) -> None:
+    """Rows that reach them err at most three times as much as they would without samples, whatever the rows' scale."""
+    case = Case(12)
+    rows = case.normal(700, 96) * np.float32(reach)
+    rows[:50, ::2] *= np.float32(hardly)
+    x, out = case.rows("x", 96, values=rows), tokens_buffer("out", 64)
+    program = case.program(Linear(stage=1, x=x, out=out, weight=case.weight("w", 64, 96)), outputs=[out])
+    body, pooled = pooled_by_row(program, batch_of([60], ids=range(100, 160)))
+    samples = pooled_by_row(program, batch_of([50]))[1]
+    executor = CpuExecutor(body, case.tensors, threads=1, isa=isa, weights="int8", samples=lambda: samples)
+    plain, weight = rows[100:160].astype(np.float64), case.tensors["w"].data.astype(np.float64)
+    exact, rounded = plain @ weight.T, rounded_rows(plain) @ rounded_columns(weight).T
+    assert relative(executor.run_body(pooled)[0], exact) < 3 * relative(rounded, exact)
 
 
 @every_tier
