@@ -9,11 +9,12 @@ namespace longspan {
 
 constexpr long kNearCache = 512 * 1024;  // bytes of rows that stay close while a weight streams past
 
-// The most rows of a block, a multiple of the rows of a register tile or of AMX's.
-inline long row_step(const Panels& weight) { return weight.format == Format::float32 ? 12 : 32; }
+// What the rows of a block are multiples of: those of the widest register tile, or AMX's.
+inline long block_step(const Panels& weight) { return weight.format == Format::float32 ? 12 : 32; }
 
+// The most rows of a block.
 inline long most_rows(const Panels& weight) {
-  const long row_bytes = weight.k * 4 / Panels::terms(weight.format), step = row_step(weight);
+  const long row_bytes = weight.k * 4 / Panels::terms(weight.format), step = block_step(weight);
   return std::clamp(kNearCache / row_bytes / step * step, 4 * step, 384L);
 }
 

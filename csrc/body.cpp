@@ -15,7 +15,7 @@ namespace {
 
 long divide_up(long a, long b) { return (a + b - 1) / b; }
 
-// What every thread has for itself: its tile buffers, then scratch for attention.
+// What every thread has for itself: its tile buffers, then scratch (see blocks.h).
 struct ThreadSpace {
   char* base;
   const Layout& tile;
@@ -75,8 +75,10 @@ class Walker {
   void each_block(const Panels& weight, long rows, Body body) {
     const long step = kernels_.tile_columns;
     const long row_units = std::max(divide_up(rows, most_rows(weight)), 1L);
-    const long row_step = divide_up(divide_up(rows, row_units), longspan::row_step(weight)) * longspan::row_step(weight);
-    const long wanted = team_.size() == 1 ? 1 : divide_up(4L * team_.size(), row_units);
+    const long row_step = divide_up(divide_up(rows, row_units), block_step(weight)) * block_step(weight);
+    // Every unit brings its rows into the weight's format: of narrow ones there are fewer.
+    const long shares = weight.format == Format::float32 ? 4 : 1;
+    const long wanted = team_.size() == 1 ? 1 : divide_up(shares * team_.size(), row_units);
     const long column_step = divide_up(divide_up(weight.columns, wanted), step) * step;
     const long column_units = divide_up(weight.columns, column_step);
     team_.each(row_units * column_units, [&](long unit) {
@@ -157,18 +159,19 @@ class Walker {
     });
   }
 
-  // Tiles of rows that keep all of the team busy, and are no longer than the tile buffers.
+  // Tiles of rows that keep all of the team busy, and are no longer than the tile buffers. One thread takes few and large.
   template <class Body>
-  void each_tile(Body body) {
+  void each_tile(long step, Body body) {
     const long most = space_.tile.rows;
-    const long fair = divide_up(divide_up(pack_.tokens, 8L * team_.size()), 12) * 12;
-    each_rows(std::clamp(fair, std::min(24L, most), most), body);
+    const long tiles = team_.size() == 1 ? divide_up(pack_.tokens, most) : 8L * team_.size();
+    const long fair = divide_up(divide_up(pack_.tokens, std::max(tiles, 1L)), step) * step;
+    each_rows(std::clamp(fair, std::min(2 * step, most), most), body);
   }
 
   void run(const Mlp& op) {
     const long most = space_.tile.rows;
     if (team_.size() > 1 && pack_.tokens < 24L * team_.size()) return mlp_by_columns(op, most);
-    each_tile([&](long row0, long row1) {
+    each_tile(block_step(op.up), [&](long row0, long row1) {
       mlp_rows(op, row0, row1 - row0, team_.thread(), [&](const LinearArgs& args) {
         kernels_.linear(args, 0, row1 - row0, 0, args.weight.columns, scratch(team_.thread()));
       });
@@ -209,7 +212,7 @@ class Walker {
   }
 
   void run(const Moe& op) {
-    each_tile([&](long row0, long row1) {
+    each_tile(block_step(op.up[0]), [&](long row0, long row1) {
       const int thread = team_.thread();
       const Matrix x = matrix(op.x).from(row0), logits = tile(op.logits, thread);
       const long rows = row1 - row0, experts = op.router.columns;
@@ -259,7 +262,7 @@ class Walker {
 
   void run(const LatentAttention& op) {
     const long latents = op.keys.columns / op.heads;
-    each_tile([&](long row0, long row1) {
+    each_tile(block_step(op.keys), [&](long row0, long row1) {
       const Matrix scores = tile(op.scores, team_.thread());
       const long rows = row1 - row0;
       const Matrix x = matrix(op.x).from(row0), residual = optional(op.residual).from(row0);

@@ -15,15 +15,29 @@ namespace longspan {
 namespace {
 
 #ifdef LONGSPAN_X86
-// AMX needs bits of CPUID, and the system's permission to have tiles in this process, which threads and children inherit.
-bool amx_allowed() {
+[[maybe_unused]] constexpr long kTileData = 18;  // the number of the tiles' registers among those that a system saves
+
+// AMX: the processor has it, and the system knows of its registers.
+bool amx_known() {
 #ifdef __linux__
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
   if ((d & (kBf16 | kTile | kInt8)) != (kBf16 | kTile | kInt8)) return false;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  constexpr long kSupported = 0x1021;
+  unsigned long features = 0;
+  return syscall(SYS_arch_prctl, kSupported, &features) == 0 && (features >> kTileData & 1);
+#else
+  return false;
+#endif
+}
+
+// The process may use tiles only once it has asked, for all of its threads and children. Not before they are wanted: with
+// the permission, signal stacks have to be larger.
+bool amx_allowed() {
+#ifdef __linux__
+  constexpr long kRequest = 0x1023;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 #else
   return false;
 #endif
@@ -46,8 +60,7 @@ std::vector<const Kernels*> supported() {
         tiers.push_back(&kX86V4Vnni);
         if (__builtin_cpu_supports("avx512bf16")) {
           tiers.push_back(&kX86V4Bf16);
-          static const bool amx = amx_allowed();
-          if (amx) tiers.push_back(&kX86V4Amx);
+          if (amx_known()) tiers.push_back(&kX86V4Amx);
         }
       }
     }
@@ -65,7 +78,13 @@ std::vector<std::string> supported_tiers() {
 }
 
 const Kernels& kernels_of(const std::string& tier) {
-  const auto tiers = supported();
+  auto tiers = supported();
+#ifdef LONGSPAN_X86
+  if ((tier.empty() || tier == kX86V4Amx.name) && tiers.back() == &kX86V4Amx && !amx_allowed()) {
+    if (!tier.empty()) throw std::invalid_argument("the system does not let this process use AMX, as a signal stack is too small");
+    tiers.pop_back();
+  }
+#endif
   if (tier.empty()) return *tiers.back();
   std::string known;
   for (const Kernels* candidate : tiers) {

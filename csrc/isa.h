@@ -8,7 +8,7 @@
 
 namespace longspan {
 
-// The tiers that this machine supports, lowest first: "generic", "v3", "v4".
+// The tiers that this machine supports, lowest first: "generic", "v3", "v4", "v4+vnni", "v4+bf16", "v4+amx".
 std::vector<std::string> supported_tiers();
 
 // The kernels of a tier by name; an empty name means the best one. Throws std::invalid_argument for a name that is

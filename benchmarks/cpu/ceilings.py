@@ -14,21 +14,16 @@ TRIALS = 5
 def ceilings(isa: str) -> dict[str, float]:
     """The most operations per second on all cores, by precision: loops on registers alone, the best of some trials.
 
-    `isa` is a tier's name, empty for the best that this machine has. A precision of which the kernels have no such loop
-    is missing.
+    `isa` is a tier's name, empty for the best that this machine has; of a tier that it lacks there are none.
     """
     try:
         peak = importlib.import_module("longspan._csrc").peak_gflops
-    except ImportError:
+        return {
+            precision: 1e9 * max(peak(isa, machine.cores(), precision) for _ in range(TRIALS))
+            for precision in ("float32", "bfloat16", "int8")
+        }
+    except (ImportError, ValueError):  # not built, or another tier
         return {}
-    found: dict[str, float] = {}
-    for precision in ("float32", "bfloat16", "int8"):
-        formats = () if precision == "float32" else (precision,)
-        try:
-            found[precision] = 1e9 * max(peak(isa, machine.cores(), *formats) for _ in range(TRIALS))
-        except (TypeError, ValueError):  # kernels that know of float32 only, or not of this tier
-            continue
-    return found
 
 
 def operations(config: Mapping[str, Any], lengths: Sequence[int]) -> float:

@@ -215,6 +215,7 @@ struct HalfStep {
       const V most = greater_of(reference, greatest_score<Vectors>(scores + j * W, keys) * broadcast(factor));
       state.maximum[j] = moved[j] ? most : reference;
       const V decay = moved[j] ? exp2(reference - most) : broadcast(1.0f);
+      if (!any(reference != broadcast(kUnset))) return;  // nothing has been gathered
       state.denominator[j] *= decay;
       for (long e = 0; e < space.columns; e++) {
         float* at = state.output + e * kLanes + j * W;

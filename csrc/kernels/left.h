@@ -101,7 +101,7 @@ inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded,
   for (; i + W <= k; i += W) range.add(take(i, W));
   if (i < k) range.add(take(i, (int)(k - i)));
   const float least = -max_lanes(-range.low), most = max_lanes(range.high);
-  const float step = greatest((most - least) / 255.0f, 1e-30f), inverse = 1.0f / step;
+  const float step = greatest(most * (1 / 255.0f) - least * (1 / 255.0f), 1e-30f), inverse = 1.0f / step;
   const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
   const float offset = -least * inverse + magic;
   const auto code = [&](V v) {

@@ -119,6 +119,7 @@ class Fields {
   std::vector<Panels> stack(const char* weight, long count, long columns, long k, Format format, float scale = 1.0f) {
     std::vector<Panels> packed;
     if (!given(weight)) return packed;
+    if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
     if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], count, columns, k, nullptr, format);
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), count * columns);

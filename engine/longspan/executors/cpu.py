@@ -100,6 +100,7 @@ class CpuExecutor:
         self._panels = panel_bytes(body, tensors)
         if self.format == "int8" and samples is not None and not self._panels:
             inputs = self._inputs(samples())
+            del self._program  # one copy of the weights at a time
             self._program = _bind(body, tensors, self._isa, output=None, inputs=inputs)
         self._tables = tuple(tables_of(body, tensors))
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
