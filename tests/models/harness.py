@@ -20,11 +20,11 @@ from longspan.batch import Float32
 from longspan.checkpoint.config import read_json
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
-from longspan.weights import Format
+from longspan.weights import FORMATS, Format
 
 from .formats import Reference, judge_of
 from .parity import MEASURED, Parity, configuration, smallest_cosine
-from .properties import check_properties
+from .properties import check_bits, check_properties
 
 VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 LENGTHS = (0, 1, 2, 5, 9, 12, 13, 47, 64, 90, 131)
@@ -182,12 +182,13 @@ def check(
         weights: check_narrow(folder, peer, texts, exact, weights, tiers, task) for weights in NARROW
     }
     MEASURED.append(Parity(model_type, configuration(), errors, cosine, narrow))
-    check_properties(folder, texts, "float32")
-    for isa in tiers:
+    for weights in FORMATS:
+        check_properties(folder, texts, weights)
+    for isa in tiers[:-1]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LONGSPAN_ISA", isa)
             for weights in NARROW:
-                check_properties(folder, texts, weights)
+                check_bits(folder, texts, weights)
 
 
 def check_errors(

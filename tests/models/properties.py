@@ -19,17 +19,28 @@ WINDOW, SIZES = 40, (7, 30)
 
 
 def check_properties(folder: Path, texts: Sequence[str], weights: Format) -> None:
-    """Raise unless all of them hold for these texts in a format, on the tier that the environment asks for."""
-    single, encoder = (Encoder(folder, device="cpu", threads=threads, weights=weights) for threads in (1, 2))
-    _check_arena(single, texts)
-    _check_bits(single, encoder, list(texts))
+    """Raise unless all of them hold for these texts in a format, on the tier that the environment asks for.
+
+    Windows and sums are looked at in float32 alone: rows are, whatever the weights. Only narrow weights are saved as
+    panels.
+    """
+    single, encoder = check_bits(folder, texts, weights)
+    if weights != "float32":
+        _check_saved(encoder, list(texts))
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LongTextWarning)
         single.max_seq_length = encoder.max_seq_length = min(WINDOW, encoder.max_seq_length)
         _check_bits(single, encoder, list(texts))
         _check_sums(encoder, texts)
-        if weights != "float32":
-            _check_saved(encoder, list(texts))
+
+
+def check_bits(folder: Path, texts: Sequence[str], weights: Format) -> tuple[Encoder, Encoder]:
+    """Raise unless bits and the size of the arena are as they should; returns encoders of one and of two threads."""
+    single, encoder = (Encoder(folder, device="cpu", threads=threads, weights=weights) for threads in (1, 2))
+    _check_arena(single, texts)
+    _check_bits(single, encoder, list(texts))
+    return single, encoder
 
 
 def _check_bits(single: Encoder, encoder: Encoder, texts: list[str]) -> None:
