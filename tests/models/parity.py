@@ -58,7 +58,9 @@ def configuration() -> str:
 def table(measured: Iterable[Parity]) -> str:
     """Markdown: a row per model type."""
     rows = sorted(measured, key=lambda parity: parity.model_type)
-    tiers = list(dict.fromkeys(tier for parity in rows for tier in parity.errors))
+    columns = {tier: tuple(parity.errors[tier] for parity in rows) for parity in rows for tier in parity.errors}
+    # Tiers that differ in narrow formats alone have the same errors.
+    tiers = [tier for tier, column in columns.items() if tier == next(t for t in columns if columns[t] == column)]
     formats = list(dict.fromkeys(name for parity in rows for name in parity.narrow))
     heads = ["`model_type`", "configurations", *(f"error, {tier}" for tier in tiers), "smallest cosine"]
     heads += [f"{name}, text's cosine" for name in formats]
