@@ -9,13 +9,13 @@ struct Scratch {
   const Program& program;
   long tile_rows;
 
-  bool half(int buffer) const { return program.buffers[buffer].half; }
+  bool bf16(int buffer) const { return program.buffers[buffer].bf16; }
 
   // A product of so many rows of a buffer, and before it what it gains.
   long product(const Panels& weight, const LowRank& low_rank, int x, long rows) const {
-    long bytes = program.kernels->left_bytes(weight.format, half(x), rows, weight.k);
+    long bytes = program.kernels->left_bytes(weight.format, bf16(x), rows, weight.k);
     for (const Panels& right : low_rank.right)
-      bytes = std::max(bytes, program.kernels->left_bytes(right.format, half(x), std::max(rows, most_rows(right)), right.k));
+      bytes = std::max(bytes, program.kernels->left_bytes(right.format, bf16(x), std::max(rows, most_rows(right)), right.k));
     return bytes;
   }
 
@@ -30,7 +30,7 @@ struct Scratch {
   }
   long of(const Attention& op) const {
     if (op.rope != kNone) return Kernels::self_extend_bytes(op.head_size);
-    return program.kernels->attention_bytes(op.head_size, half(op.q));
+    return program.kernels->attention_bytes(op.head_size, bf16(op.q));
   }
   template <class Other>
   long of(const Other&) const {

@@ -48,7 +48,7 @@ class Walker {
 
  private:
   Matrix matrix(int buffer) const {
-    return {reinterpret_cast<float*>(tokens_ + layout_.offsets[buffer]), program_.width(buffer), program_.buffers[buffer].half};
+    return {reinterpret_cast<float*>(tokens_ + layout_.offsets[buffer]), program_.width(buffer), program_.buffers[buffer].bf16};
   }
   // Queries, keys or values: [heads * tokens, size].
   Matrix heads(int buffer, long size) const {
@@ -59,7 +59,7 @@ class Walker {
   Matrix optional(int buffer) const { return buffer == kNoBuffer ? Matrix{nullptr, 0} : matrix(buffer); }
   Matrix tile(int buffer, int thread) const {
     return {reinterpret_cast<float*>(space_.of(thread) + space_.tile.offsets[buffer]), program_.width(buffer),
-            program_.buffers[buffer].half};
+            program_.buffers[buffer].bf16};
   }
   float* scratch(int thread) const { return reinterpret_cast<float*>(space_.of(thread) + space_.tile.bytes); }
 
@@ -381,8 +381,8 @@ bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads,
   arena_.grow(arena.bytes);
   const ThreadSpace space{arena_.data() + arena.tokens, layouts.tile, static_cast<long>(arena.thread)};
   const long steps = batch.packs * static_cast<long>(program_.instructions.size());
-  Run run{program_, batch, layouts, prepare(batch), poll, threads == 1 ? watch : nullptr, arena_.data(), space, arena.lanes, TeamState(threads),
-          {batch.shared_packs}, {0}, {steps + 1}, {false}};
+  Run run{program_, batch, layouts, prepare(batch), poll, threads == 1 ? watch : nullptr, arena_.data(), space,
+          arena.lanes, TeamState(threads), {batch.shared_packs}, {0}, {steps + 1}, {false}};
   struct Context {
     Run& run;
     int threads;

@@ -17,7 +17,7 @@ enum class Rows { tokens, tile, partials, vectors };
 struct Buffer {
   Rows rows;
   long width;
-  bool half;  // bfloat16, else float32
+  bool bf16;  // bfloat16, else float32
 };
 
 constexpr int kNoBuffer = -1;
@@ -157,6 +157,22 @@ struct Program {
 
   long width(int buffer) const { return buffers[buffer].width; }
 };
+
+// Calls visit(field, matrices) for each matrix of an instruction that has a format; those of experts come together.
+template <class Visit>
+void each_matrix(const Instruction& instruction, Visit visit) {
+  const auto one = [&](const char* field, const Panels& matrix) {
+    if (matrix.data) visit(field, std::vector<Panels>{matrix});
+  };
+  if (const auto* op = std::get_if<Linear>(&instruction)) one("weight", op->weight);
+  if (const auto* op = std::get_if<Qkv>(&instruction)) one("weight", op->weight);
+  if (const auto* op = std::get_if<Mlp>(&instruction)) one("up", op->up), one("gate", op->gate), one("down", op->down);
+  if (const auto* op = std::get_if<Moe>(&instruction)) {
+    visit("up", op->up);
+    if (!op->gate.empty()) visit("gate", op->gate);
+    visit("down", op->down);
+  }
+}
 
 // A matrix of the checkpoint: rows of `columns` elements, row-major, possibly in several parts stacked along the rows.
 struct SourcePart {

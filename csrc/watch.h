@@ -17,7 +17,7 @@ class Watch {
     most.resize(weight.k);
     for (long row = 0; row < rows; row++)
       for (long i = 0; i < weight.k; i++) {
-        const float value = std::abs(x.half ? from_bfloat16(x.half_row(row)[i]) : x.row(row)[i]);
+        const float value = std::abs(x.bf16 ? from_bfloat16(x.bf16_row(row)[i]) : x.row(row)[i]);
         if (value > most[i]) most[i] = value;
       }
   }

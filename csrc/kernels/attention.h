@@ -20,6 +20,8 @@ constexpr int kLaneVectors = 2;   // vectors of queries side by side
 constexpr int kLanes = kLaneVectors * W;
 constexpr int kGroups = (int)(Kernels::kQueryBlock / kLanes);
 
+constexpr float kUnset = -3.0e38f;  // the maximum of no scores
+
 // The running softmax of up to kLanes queries.
 struct QueryState {
   float* query;   // [head_size][lanes], scaled to base 2
@@ -173,7 +175,7 @@ inline void load_lanes(const Matrix& q, long row, long rows, long head_size, flo
 inline QueryState begin_state(long first, long last, float* query, float* output, long head_size, const float* sink) {
   QueryState state{query, output, {}, {}, first, last, (int)((last - first + W - 1) / W)};
   for (int j = 0; j < state.vectors; j++) {
-    state.maximum[j] = broadcast(sink ? *sink * kLog2E : -3.0e38f);
+    state.maximum[j] = broadcast(sink ? *sink * kLog2E : kUnset);
     state.denominator[j] = broadcast(sink ? 1.0f : 0.0f);
   }
   for (long e = 0; e < head_size; e++)
@@ -216,11 +218,11 @@ inline HeadScores head_scores(const ScoreArgs& args, long head) {
 }
 
 // The heads that one unit of work is about.
-struct HeadRows {
+struct OneHead {
   Matrix q, k, v;  // [tokens, head_size]
 };
 
-inline HeadRows head_rows(const AttentionArgs& args, long head) {
+inline OneHead one_head(const AttentionArgs& args, long head) {
   const long kv_row = head / (args.heads / args.kv_heads) * args.tokens;
   return {args.q.from(head * args.tokens), args.k.from(kv_row), args.v.from(kv_row)};
 }
@@ -231,7 +233,7 @@ struct WidenedRows {
   long held = -1;
 
   const float* get(const Matrix& rows, long key, long keys, long head_size) {
-    if (!rows.half) return rows.row(key);
+    if (!rows.bf16) return rows.row(key);
     if (held != key)
       for (long i = 0; i < keys; i++) copy_row(rows.from(key + i), head_size, head_size, scratch + i * head_size);
     held = key;
@@ -239,13 +241,13 @@ struct WidenedRows {
   }
 };
 
-constexpr long widened_attention_floats(long head_size, bool half) {
-  return 2 * (Kernels::kQueryBlock + (half ? kKeyBlock : 0)) * head_size;
+constexpr long widened_attention_floats(long head_size, bool bf16) {
+  return 2 * (Kernels::kQueryBlock + (bf16 ? kKeyBlock : 0)) * head_size;
 }
 
 void widened_attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   const long size = args.head_size;
-  const HeadRows rows = head_rows(args, head);
+  const OneHead rows = one_head(args, head);
   const HeadScores scores = head_scores(args.scores, head);
   WidenedRows keys_at{scratch + 2 * Kernels::kQueryBlock * size};
   WidenedRows values_at{keys_at.scratch + kKeyBlock * size};

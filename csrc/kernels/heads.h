@@ -10,7 +10,7 @@ namespace longspan {
 namespace {
 
 constexpr long kMostHeadSize = 512;
-constexpr long kHeadsRows = 32;  // rows whose moments are kept at a time
+constexpr long kMomentRows = 32;  // rows whose moments are kept at a time
 
 // Turns pairs (i, i + half) of a head.
 inline void turn_halves(float* x, const float* cosines, const float* sines, long half) {
@@ -85,19 +85,19 @@ inline void finish_head(const HeadsArgs& args, const Heads& heads, long head, lo
 }
 
 inline void finish(const HeadsArgs& args, const Heads& heads, bool whole, long row0, long row1) {
-  Moments of_rows[kHeadsRows];
-  for (long first = row0; first < row1; first += kHeadsRows) {
-    const long last = min_long(first + kHeadsRows, row1);
+  Moments of_rows[kMomentRows];
+  for (long first = row0; first < row1; first += kMomentRows) {
+    const long last = min_long(first + kMomentRows, row1);
     if (whole)
       for (long row = first; row < last; row++) of_rows[row - first] = whole_moments(args, heads, row);
     for (long head = 0; head < heads.heads; head++)
       for (long row = first; row < last; row++) {
         const long at = head * args.tokens + row;
         alignas(64) float wide[kMostHeadSize];
-        float* const x = heads.data.half ? wide : heads.data.row(at);
-        if (heads.data.half) copy_row(heads.data.from(at), args.head_size, args.head_size, x);
+        float* const x = heads.data.bf16 ? wide : heads.data.row(at);
+        if (heads.data.bf16) copy_row(heads.data.from(at), args.head_size, args.head_size, x);
         finish_head(args, heads, head, row, whole ? of_rows + (row - first) : nullptr, x);
-        if (heads.data.half) copy_row({wide, args.head_size}, args.head_size, args.head_size, heads.data.half_row(at));
+        if (heads.data.bf16) copy_row({wide, args.head_size}, args.head_size, args.head_size, heads.data.bf16_row(at));
       }
   }
 }

@@ -54,9 +54,9 @@ constexpr long left_bytes_as(long rows, long k) {
 }
 
 // Also where nothing is copied: AMX may then read some rows beyond a matrix's last, and finds this behind it.
-long left_bytes(Format format, bool half, long rows, long k) {
+long left_bytes(Format format, bool bf16, long rows, long k) {
   switch (format) {
-    case Format::float32: return half ? left_bytes_as<Format::float32>(rows, k) : 0;
+    case Format::float32: return bf16 ? left_bytes_as<Format::float32>(rows, k) : 0;
     case Format::bfloat16: return left_bytes_as<Format::bfloat16>(rows, k);
     case Format::int8: return left_bytes_as<Format::int8>(rows, k);
   }
@@ -64,7 +64,7 @@ long left_bytes(Format format, bool half, long rows, long k) {
 }
 
 inline void store_as(float* p, V v, int n) { store_some(p, v, n); }
-inline void store_as(uint16_t* p, V v, int n) { store_half(p, v, n); }
+inline void store_as(uint16_t* p, V v, int n) { store_bf16(p, v, n); }
 
 // `x`, one row of k columns, as float32 or bfloat16, with zeros up to `padded`.
 template <class Element>
@@ -74,8 +74,6 @@ inline void copy_row(Matrix x, long k, long padded, Element* out) {
   if (i < k) store_as(out + i, load_from(x, 0, i, (int)(k - i)), (int)(k - i));
   if (k < padded) __builtin_memset(out + k, 0, (padded - k) * sizeof(Element));
 }
-
-inline V lesser_of(V a, V b) { return b < a ? b : a; }
 
 // The range of a row, and NaN or zero.
 struct RowRange {
@@ -100,7 +98,7 @@ inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded,
   long i = 0;
   for (; i + W <= k; i += W) range.add(take(i, W));
   if (i < k) range.add(take(i, (int)(k - i)));
-  const float least = -max_lanes(-range.low), most = max_lanes(range.high);
+  const float least = min_lanes(range.low), most = max_lanes(range.high);
   const float step = greatest(most * (1 / 255.0f) - least * (1 / 255.0f), 1e-30f), inverse = 1.0f / step;
   const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
   const float offset = -least * inverse + magic;
@@ -128,7 +126,7 @@ inline Left<format> prepare_left(const Matrix& x, long row0, long row1, const Pa
     return {words, stride, scales};
   } else {
     constexpr bool pairs = format == Format::bfloat16 && kDot2;
-    if (x.half == pairs && k == padded) return {(const Word*)x.from(row0).data, pairs ? x.stride / 2 : x.stride, nullptr};
+    if (x.bf16 == pairs && k == padded) return {(const Word*)x.from(row0).data, pairs ? x.stride / 2 : x.stride, nullptr};
     for (long row = row0; row < row1; row++) {
       Word* out = words + (row - row0) * stride;
       if constexpr (pairs) copy_row(x.from(row), k, padded, (uint16_t*)out);

@@ -16,14 +16,17 @@ inline VI narrow(V v) {
   return (VI)(v == v ? rounded : bits >> 16 | 0x40);
 }
 
-inline V load_half(const uint16_t* p, int n) {
-  if (n == W) return (V)(load_words(p) << 16);
+// The first n of W words, each in the low half of a lane; the others are zero.
+inline VI load_some_words(const uint16_t* p, int n) {
+  if (n == W) return load_words(p);
   uint16_t words[W] = {};
   __builtin_memcpy(words, p, n * sizeof(uint16_t));
-  return (V)(load_words(words) << 16);
+  return load_words(words);
 }
 
-inline void store_half(uint16_t* p, V v, int n) {
+inline V load_bf16(const uint16_t* p, int n) { return (V)(load_some_words(p, n) << 16); }
+
+inline void store_bf16(uint16_t* p, V v, int n) {
   uint16_t words[W];
   uint16_t* at = n == W ? p : words;
 #ifdef __AVX512BF16__
@@ -35,11 +38,11 @@ inline void store_half(uint16_t* p, V v, int n) {
 }
 
 inline V load_from(const Matrix& m, long row, long column, int n) {
-  return m.half ? load_half(m.half_row(row) + column, n) : load_some(m.row(row) + column, n);
+  return m.bf16 ? load_bf16(m.bf16_row(row) + column, n) : load_some(m.row(row) + column, n);
 }
 
 inline void store_to(const Matrix& m, long row, long column, V v, int n) {
-  if (m.half) store_half(m.half_row(row) + column, v, n);
+  if (m.bf16) store_bf16(m.bf16_row(row) + column, v, n);
   else store_some(m.row(row) + column, v, n);
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kChains = 12;  // enough to hide the latency of a multiply-add on two ports
 
-// Keeps the compiler from taking out of a loop what depends on `v` alone.
+// Keeps the compiler from knowing what `v` is.
 template <class Vector>
 inline void hide(Vector& v) {
 #if defined(__AVX512F__)
@@ -27,8 +27,10 @@ template <class Terms>
 inline void run_chains(long iterations) {
   using Sum = typename Terms::Sum;
   Sum sums[kChains] = {};
-  auto a = Terms::spread({});
-  const auto b = Terms::spread({});
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; i++) hide(sums[i]);  // equal chains would be calculated once
+  auto a = Terms::spread({}), b = Terms::spread({});
+  hide(b);
 #pragma GCC unroll 1
   for (long step = 0; step < iterations; step++) {
 #pragma GCC unroll 12
@@ -42,6 +44,16 @@ inline void run_chains(long iterations) {
   (void)sink;
 }
 
+#ifdef __AMX_TILE__
+template <bool bytes>
+inline void multiply_four() {
+  tile_multiply<bytes, 0, 4, 6>();
+  tile_multiply<bytes, 1, 4, 6>();
+  tile_multiply<bytes, 2, 4, 6>();
+  tile_multiply<bytes, 3, 4, 6>();
+}
+#endif
+
 double peak(Format format, long iterations) {
 #ifdef __AMX_TILE__
   if (format != Format::float32) {
@@ -49,8 +61,8 @@ double peak(Format format, long iterations) {
     const bool bytes = format == Format::int8;
     tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>(), tile_zero<4>(), tile_zero<6>();
     for (long step = 0; step < iterations; step++) {
-      if (bytes) tile_multiply<true, 0, 4, 6>(), tile_multiply<true, 1, 4, 6>(), tile_multiply<true, 2, 4, 6>(), tile_multiply<true, 3, 4, 6>();
-      else tile_multiply<false, 0, 4, 6>(), tile_multiply<false, 1, 4, 6>(), tile_multiply<false, 2, 4, 6>(), tile_multiply<false, 3, 4, 6>();
+      if (bytes) multiply_four<true>();
+      else multiply_four<false>();
     }
     return 2.0 * 4 * 16 * 16 * (bytes ? 64 : 32) * (double)iterations;
   }

@@ -12,6 +12,15 @@ namespace {
 
 constexpr int kTileColumns = kTileVectors * W;
 
+const char* how(Format format) {
+#ifdef __AMX_TILE__
+  if (format != Format::float32) return "AMX tiles";
+#endif
+  if (format == Format::bfloat16 && !kDot2) return "register tile, widened to float32";
+  if (format == Format::int8 && !kDot4) return "register tile, widened to 16 bits";
+  return "register tile";
+}
+
 // A weight's columns from `column` on.
 inline Lines lines_from(const Panels& weight, long column) {
   const long panel = weight.lines() * kLine;

@@ -96,7 +96,7 @@ inline void score_by_distance(const AttentionArgs& args, const Places& places, T
 
 void self_extend(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   const long size = args.head_size, block = size * kLanes;
-  const HeadRows rows = head_rows(args, head);
+  const OneHead rows = one_head(args, head);
   const float *q = rows.q.data, *k = rows.k.data, *v = rows.v.data;
   const HeadScores scores = head_scores(args.scores, head);
   const Places places(args, begin, end);

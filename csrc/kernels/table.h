@@ -14,18 +14,18 @@ enum class ScoreKind : int { dot, cosine, euclidean, manhattan };  // distances 
 
 constexpr int kLine = 16;  // floats in a line of a panel: one cache line, whatever the tier
 
-// A matrix [rows, width] with `stride` elements from row to row: float32, or bfloat16 where `half` says so.
+// A matrix [rows, width] with `stride` elements from row to row: float32, or bfloat16 where `bf16` says so.
 struct Matrix {
   float* data;
   long stride;
-  bool half = false;
+  bool bf16 = false;
 
   float* row(long index) const { return data + index * stride; }
-  uint16_t* half_row(long index) const { return (uint16_t*)data + index * stride; }
+  uint16_t* bf16_row(long index) const { return (uint16_t*)data + index * stride; }
   // The part that begins at a row and a column.
   Matrix from(long index, long column = 0) const {
     if (!data) return *this;
-    return {half ? (float*)(half_row(index) + column) : row(index) + column, stride, half};
+    return {bf16 ? (float*)(bf16_row(index) + column) : row(index) + column, stride, bf16};
   }
 };
 
@@ -203,13 +203,15 @@ struct Kernels {
   // Rows and columns of the result; columns start at a multiple of 16. `scratch` has left_bytes() for these rows.
   void (*linear)(const LinearArgs&, long row0, long row1, long column0, long column1, void* scratch);
   void (*qkv)(const QkvArgs&, long row0, long row1, long column0, long column1, void* scratch);
-  // Bytes that a product of so many rows needs for its left operand, which is of bfloat16 where `half` says so.
-  long (*left_bytes)(Format format, bool half, long rows, long k);
+  // How products of a format are done, in words for people.
+  const char* (*how)(Format format);
+  // Bytes that a product of so many rows needs for its left operand, which is of bfloat16 where `bf16` says so.
+  long (*left_bytes)(Format format, bool bf16, long rows, long k);
   void (*finish_heads)(const HeadsArgs&, long row0, long row1);
   // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
-  // attention_bytes(head_size, half), aligned to 64 bytes.
+  // attention_bytes(head_size, bf16), aligned to 64 bytes.
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
-  long (*attention_bytes)(long head_size, bool half);
+  long (*attention_bytes)(long head_size, bool bf16);
   // The same where it turns queries and keys by itself.
   void (*self_extend)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   // A token's logits [experts] become the weights of the experts that it chooses, and zero elsewhere.

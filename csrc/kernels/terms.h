@@ -18,39 +18,35 @@ struct Float32Terms {
 };
 
 // bfloat16 weights where no instruction multiplies them: they are widened, and the left operand is float32.
-struct WidenedTerms {
-  using Word = float;
-  using Sum = V;
+struct WidenedTerms : Float32Terms {
   static constexpr int kWords = 2;
   static constexpr long kLines = kBlock / 2;
-  static V spread(float word) { return broadcast(word); }
   static V line(const float* p, int word) {
     const VI pair = (VI)load(p);
     return (V)(word ? pair & (int)0xffff0000 : pair << 16);
   }
-  static V add(V sum, V left, V right) { return fma(left, right, sum); }
 };
 
-struct PairTerms {
+// Words that one instruction multiplies as they are.
+struct WordTerms {
   using Word = int32_t;
-  using Sum = V;
   static constexpr int kWords = 1;
-  static constexpr long kLines = kBlock / 2;
   static VI spread(int32_t word) { return word - VI{}; }
   static VI line(const float* p, int) { return (VI)load(p); }
+};
+
+struct PairTerms : WordTerms {
+  using Sum = V;
+  static constexpr long kLines = kBlock / 2;
 #ifdef __AVX512BF16__
   static V add(V sum, VI left, VI right) { return dot2(sum, left, right); }
 #endif
 };
 
 // Unsigned times signed bytes. Integer sums are exact, so that their order does not matter.
-struct Int8Terms {
-  using Word = int32_t;
+struct Int8Terms : WordTerms {
   using Sum = VI;
-  static constexpr int kWords = 1;
   static constexpr long kLines = 1L << 40;
-  static VI spread(int32_t word) { return word - VI{}; }
-  static VI line(const float* p, int) { return (VI)load(p); }
   static VI add(VI sum, VI left, VI right) { return dot4(sum, left, right); }
 };
 

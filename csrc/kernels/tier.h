@@ -2,7 +2,7 @@
 #pragma once
 
 #include "attention.h"
-#include "attention_half.h"
+#include "attention_bf16.h"
 #include "experts.h"
 #include "heads.h"
 #include "linear.h"
@@ -16,8 +16,29 @@ namespace longspan {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name, kTileColumns < kLine ? kLine : kTileColumns, embed, norm, linear, qkv, left_bytes, finish_heads, attention, attention_bytes, self_extend, choose,
-          softmax, add_scaled, pool, combine, normalize, scores, hamming, peak};
+  return {
+      .name = name,
+      .tile_columns = kTileColumns < kLine ? kLine : kTileColumns,
+      .embed = embed,
+      .norm = norm,
+      .linear = linear,
+      .qkv = qkv,
+      .how = how,
+      .left_bytes = left_bytes,
+      .finish_heads = finish_heads,
+      .attention = attention,
+      .attention_bytes = attention_bytes,
+      .self_extend = self_extend,
+      .choose = choose,
+      .softmax = softmax,
+      .add_scaled = add_scaled,
+      .pool = pool,
+      .combine = combine,
+      .normalize = normalize,
+      .scores = scores,
+      .hamming = hamming,
+      .peak = peak,
+  };
 }
 
 }  // namespace

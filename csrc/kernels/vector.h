@@ -38,6 +38,7 @@ inline V sticky_max(V a, V x) {
 }
 
 inline V greater_of(V a, V b) { return b > a ? b : a; }
+inline V lesser_of(V a, V b) { return b < a ? b : a; }
 
 // The lanes from W / 2 on, moved to the front.
 inline V upper_half(V v) {
@@ -91,6 +92,7 @@ inline float sum_lanes(V v) {
 }
 
 inline float max_lanes(V v) { return join_lanes(v, greater_of); }
+inline float min_lanes(V v) { return join_lanes(v, lesser_of); }
 
 // Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
 template <int Half, int... lane>

@@ -33,7 +33,7 @@ inline VI dot4(VI sum, VI left, VI right) {
   return sum + (VI)_mm256_add_epi32(even, odd);
 }
 
-constexpr bool kDot2 = false;
+constexpr bool kDot2 = false, kDot4 = false;  // whether instructions multiply pairs and bytes
 
 // W unsigned words or bytes as lanes, and back from the lowest bits of each.
 inline VI load_words(const uint16_t* p) { return (VI)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); }

@@ -24,17 +24,21 @@ inline V load_n(const float* p, int n) { return (V)_mm512_maskz_loadu_ps(first_l
 inline void store_n(float* p, V v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
 
 // The products are single instructions in asm: as intrinsics in a large tile, GCC 12 spills them.
-inline VI dot4(VI sum, VI left, VI right) {
 #ifdef __AVX512VNNI__
+constexpr bool kDot4 = true;
+inline VI dot4(VI sum, VI left, VI right) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(left), "v"(right));
   return sum;
+}
 #else
+constexpr bool kDot4 = false;
+inline VI dot4(VI sum, VI left, VI right) {
   const __m512i low = _mm512_set1_epi16(0xff), l = (__m512i)left, r = (__m512i)right;
   const __m512i even = _mm512_madd_epi16(_mm512_and_si512(l, low), _mm512_srai_epi16(_mm512_slli_epi16(r, 8), 8));
   const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(l, 8), _mm512_srai_epi16(r, 8));
   return sum + (VI)_mm512_add_epi32(even, odd);
-#endif
 }
+#endif
 
 #ifdef __AVX512BF16__
 constexpr bool kDot2 = true;

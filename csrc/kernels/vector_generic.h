@@ -41,7 +41,7 @@ inline VI dot4(VI sum, VI left, VI right) {
   return sum;
 }
 
-constexpr bool kDot2 = false;
+constexpr bool kDot2 = false, kDot4 = false;  // whether instructions multiply pairs and bytes
 
 // W unsigned words or bytes as lanes, and back from the lowest bits of each.
 inline VI load_words(const uint16_t* p) { return VI{p[0], p[1], p[2], p[3]}; }

@@ -107,7 +107,7 @@ inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>&
   if (static_cast<size_t>(arrays.offsets.size()) != buffers.size()) reject("a layout has one offset per buffer");
   if (arrays.rows < 0 || arrays.bytes < 0 || arrays.bytes % 64) reject("there is no such arena");
   for (size_t i = 0; i < buffers.size(); i++) {
-    const int64_t offset = arrays.offsets.data()[i], row = buffers[i].width * (buffers[i].half ? 2 : 4);
+    const int64_t offset = arrays.offsets.data()[i], row = buffers[i].width * (buffers[i].bf16 ? 2 : 4);
     if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset > arrays.bytes || arrays.rows > (arrays.bytes - offset) / row))
       reject("a buffer lies outside its arena");
   }

@@ -54,7 +54,7 @@ class Fields {
   }
   int buffer(const char* name) const {
     const int index = any_buffer(name);
-    if (program_.buffers[index].half) reject(std::string(name) + " holds bfloat16, expected float32");
+    if (program_.buffers[index].bf16) reject(std::string(name) + " holds bfloat16, expected float32");
     return index;
   }
   int optional_buffer(const char* name) const { return given(name) ? buffer(name) : kNoBuffer; }
@@ -194,8 +194,9 @@ class Fields {
       const py::array& array = pair.first;
       const long itemsize = dtype == Dtype::float32 ? 4 : 2;
       const char kind = dtype == Dtype::bfloat16 ? 'u' : 'f';  // numpy has no bfloat16: its bits are unsigned integers
-      if (array.ndim() != dimensions || array.itemsize() != itemsize || array.dtype().kind() != kind || array.dtype().byteorder() != '=' || !(array.flags() & py::array::c_style) ||
-          (dimensions == 2 && array.shape(1) != columns) || reinterpret_cast<uintptr_t>(array.data()) % itemsize)
+      const bool same = array.itemsize() == itemsize && array.dtype().kind() == kind && array.dtype().byteorder() == '=';
+      const bool shaped = array.ndim() == dimensions && (dimensions != 2 || array.shape(1) == columns);
+      if (!same || !shaped || !(array.flags() & py::array::c_style) || reinterpret_cast<uintptr_t>(array.data()) % itemsize)
         reject(std::string(name) + " is not a C-contiguous, aligned " + pair.second + " array of the expected shape");
       parts.push_back({array.data(), dtype, static_cast<long>(array.shape(0))});
     }

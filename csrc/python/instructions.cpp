@@ -155,9 +155,9 @@ struct Reader {
     const Turn turn = turn_of(h);
     const int q = fields.any_buffer("q", h.heads * h.head_size), k = fields.any_buffer("k", h.kv_heads * h.head_size);
     const int v = fields.any_buffer("v", h.kv_heads * h.head_size);
-    const bool half = program.buffers[q].half;
-    if (program.buffers[k].half != half || program.buffers[v].half != half) reject("q, k and v are not of one dtype");
-    if (half && turn.rope != kNone) reject("queries and keys that are turned here are float32");
+    const bool bf16 = program.buffers[q].bf16;
+    if (program.buffers[k].bf16 != bf16 || program.buffers[v].bf16 != bf16) reject("q, k and v are not of one dtype");
+    if (bf16 && turn.rope != kNone) reject("queries and keys that are turned here are float32");
     return Attention{q, k, v, fields.any_buffer("out", h.heads * h.head_size),
                      h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads), extended(turn), turn.rope};
   }

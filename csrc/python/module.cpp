@@ -82,19 +82,14 @@ class PyProgram {
   // From now on runs with one thread note how far the inputs of products reach.
   void watch() { watch_ = std::make_unique<Watch>(); }
 
-  // For each instruction, by the name of the weight, what was seen: [k] each.
+  // For each instruction, by the name of the weight, what was seen: [k] each. Of experts nothing is.
   std::vector<std::map<std::string, std::vector<float>>> watched() const {
     std::vector<std::map<std::string, std::vector<float>>> found;
     for (const Instruction& instruction : program_.instructions) {
       auto& own = found.emplace_back();
-      if (!watch_) continue;
-      if (const auto* op = std::get_if<Linear>(&instruction)) own["weight"] = watch_->most(op->weight);
-      if (const auto* op = std::get_if<Qkv>(&instruction)) own["weight"] = watch_->most(op->weight);
-      if (const auto* op = std::get_if<Mlp>(&instruction)) {
-        own["up"] = watch_->most(op->up);
-        own["down"] = watch_->most(op->down);
-        if (op->gate.data) own["gate"] = watch_->most(op->gate);
-      }
+      each_matrix(instruction, [&](const char* field, const std::vector<Panels>& matrices) {
+        if (watch_) own[field] = watch_->most(matrices[0]);
+      });
     }
     return found;
   }
@@ -239,6 +234,10 @@ class PyProgram {
   std::vector<py::object> kept_;
 };
 
+std::string how_products_run(const std::string& isa, const std::string& format) {
+  return kernels_of(isa).how(format_of(format));
+}
+
 double peak_gflops(const std::string& isa, int threads, const std::string& format) {
   struct Context {
     const Kernels& kernels;
@@ -314,6 +313,8 @@ PYBIND11_MODULE(_csrc, module) {
   module.def("tiers", &supported_tiers, "The instruction tiers that this machine supports, lowest first.");
   module.def("peak_gflops", &peak_gflops, py::arg("isa"), py::arg("threads"), py::arg("format") = "float32",
              "Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine.");
+  module.def("how_products_run", &how_products_run, py::arg("isa"), py::arg("format"),
+             "How a tier multiplies with weights of a format, in words.");
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   add_scores(module);
@@ -345,7 +346,8 @@ PYBIND11_MODULE(_csrc, module) {
                                  layout_from(tile), threads, std::move(poll));
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
-          py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"), py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
+          py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"),
+          py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
       .def(
           "run_tail",
           [](PyProgram& self, const py::list& data, const py::list& partials, const py::list& cu_vectors, const py::tuple& layout,

@@ -64,33 +64,6 @@ py::tuple arrays_of(const Panels& panels, const py::object& owner) {
                         vector(panels.scales, panels.columns), vector(panels.totals, panels.columns), vector(panels.smooth, panels.k));
 }
 
-// Visits an instruction's matrices that have a format.
-struct Matrices {
-  const py::object& owner;
-  py::dict& found;
-
-  void add(const char* field, const std::vector<Panels>& matrices) const {
-    py::list list;
-    for (const Panels& panels : matrices) list.append(arrays_of(panels, owner));
-    if (!matrices.empty() && matrices[0].data) found[field] = list;
-  }
-
-  void operator()(const Linear& op) const { add("weight", {op.weight}); }
-  void operator()(const Qkv& op) const { add("weight", {op.weight}); }
-  void operator()(const Mlp& op) const {
-    add("up", {op.up});
-    add("gate", {op.gate});
-    add("down", {op.down});
-  }
-  void operator()(const Moe& op) const {
-    add("up", op.up);
-    add("gate", op.gate);
-    add("down", op.down);
-  }
-  template <class Op>
-  void operator()(const Op&) const {}
-};
-
 }  // namespace
 
 std::vector<Panels> mapped_panels(std::vector<py::object>& kept, const py::dict& record, long count, long columns, long k,
@@ -120,7 +93,11 @@ std::vector<Panels> mapped_panels(std::vector<py::object>& kept, const py::dict&
 
 py::dict panels_of(const Instruction& instruction, const py::object& owner) {
   py::dict found;
-  std::visit(Matrices{owner, found}, instruction);
+  each_matrix(instruction, [&](const char* field, const std::vector<Panels>& matrices) {
+    py::list arrays;
+    for (const Panels& panels : matrices) arrays.append(arrays_of(panels, owner));
+    found[field] = arrays;
+  });
   return found;
 }
 

@@ -17,6 +17,9 @@ _Panels = tuple[npt.NDArray[Any], _Float32 | None, _Float32 | None, _Float32 | N
 def tiers() -> list[str]:
     """The instruction tiers that this machine supports, lowest first."""
 
+def how_products_run(isa: str, format: str) -> str:
+    """How a tier multiplies with weights of a format, in words."""
+
 def peak_gflops(isa: str, threads: int, format: str = "float32") -> float:
     """Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine."""
 

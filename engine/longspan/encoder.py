@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .backbone import Changes
-from .batch import Float32
 from .checkpoint.choices import Choices
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SimilarityName
@@ -18,7 +17,7 @@ from .defaults import DOCUMENT_PROMPTS, initial_settings
 from .encoding import embed_chunks, embed_texts, embed_tokens
 from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
-from .loaded import LoadedModel
+from .loaded import LoadedModel, PathLike
 from .long_texts import LongTexts, warn_long_texts
 from .models.extend import Extension, Method
 from .models.layers import LayerChoice
@@ -27,15 +26,11 @@ from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges
 from .results import DocumentEmbedding, converted
 from .routing import Routing
-from .similarity import similarity, similarity_pairwise
 from .streaming import stream
 from .text.inputs import Spans, check_texts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-PathLike = str | os.PathLike[str]
 
 
 class Encoder(LoadedModel):
@@ -377,7 +372,7 @@ class Encoder(LoadedModel):
         call(plan.chunker is not None)  # what is not usable is said at once
         return stream(plan, call)
 
-    # --- calibration and saving ----------------------------------------------------------------------------------
+    # --- calibration ---------------------------------------------------------------------------------------------
 
     def calibrate(
         self,
@@ -405,48 +400,6 @@ class Encoder(LoadedModel):
         )
         unit = bool(defaults.pipeline.unit or normalize_embeddings)
         self.ranges = {**self.ranges, dimension: Ranges.of(vectors, unit)}
-
-    def save(self, path: PathLike) -> None:
-        """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.
-
-        Where this encoder's weights are "bfloat16" or "int8", they are written as its CPU kernels read them, and mapped
-        when the folder is loaded: nothing is left to convert then. Such a folder is smaller, has that format only, and
-        is for Longspan on the CPU alone; its README.md says so.
-
-        The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
-        sentence-transformers keeps them, and so do `dense`, `pooling` and `include_prompt`, though it refuses a pooling
-        that it does not know; `long_text` and the ranges of `calibrate` go into longspan.json.
-
-        Args:
-            path: a folder that does not exist yet, or is empty. It appears once it is whole.
-
-        Raises:
-            InputError: there is something at `path`, or what was set is not usable.
-            OSError: a file cannot be read or written, as on a full disk; nothing is left behind.
-        """
-        from .checkpoint.saving import SavedModel, save_model
-        from .packing import packed_bodies
-
-        if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap", "extend")):
-            raise InputError(
-                "an encoder with an adapter, layers, tap or extend is not saved: the copied files would lack them"
-            )
-        self._check()
-        routing, width = self._routing, self._pipeline.body.output.width
-        lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)
-        bodies = packed_bodies(routing.pipelines)
-        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings, bodies)
-        save_model(model, Path(path))
-
-    # --- vectors to scores ---------------------------------------------------------------------------------------
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Float32:
-        """Scores of every vector of the first with every one of the second: float32 [n, m], larger is closer."""
-        return similarity(embeddings1, embeddings2, self.similarity_fn_name)
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Float32:
-        """Scores of vectors that stand at the same place: float32 [n]."""
-        return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
 
 
 def _rebuild(arguments: dict[str, Any], settings: Settings) -> Encoder:

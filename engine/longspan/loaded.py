@@ -1,11 +1,15 @@
-"""A loaded model: what it is, and what is set of it."""
+"""A loaded model: what it is, what is set of it, how it is saved, and how its vectors are compared."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from .batch import Float32
+from .checkpoint.choices import Choices
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
 from .checkpoint.settings import Settings
 from .checks import is_count, one_of
@@ -14,15 +18,18 @@ from .errors import InputError
 from .pipeline import Pipeline
 from .pooling.precision import Ranges
 from .routing import Routing
+from .similarity import similarity, similarity_pairwise
 
 if TYPE_CHECKING:
     import tokenizers
 
     from .plan import Plan
 
+PathLike = str | os.PathLike[str]
+
 
 class LoadedModel:
-    """The part of `Encoder` that its settings are in; what they mean is said there."""
+    """The part of `Encoder` that turns no texts into vectors; what its settings mean is said there."""
 
     device: str
     truncate_dim: int | None
@@ -30,6 +37,9 @@ class LoadedModel:
     prompts: dict[str, str]
     default_prompt_name: str | None
     ranges: Mapping[int, Ranges]
+    _arguments: dict[str, Any]  # what it was made with, by the names of `Encoder`'s arguments
+    _folder: Path
+    _choices: Choices
     _routing: Routing
     _max_seq_length: int | None = None  # the checkpoint's own, which tasks may differ in
 
@@ -96,6 +106,50 @@ class LoadedModel:
         defaults = self._defaults_of_documents(None)
         pipeline, length = defaults.pipeline, defaults.pipeline.length(self._max_seq_length)
         return plan_document(pipeline, tokens, length, defaults.dimension(None), pipeline.unit)
+
+    # --- saving --------------------------------------------------------------------------------------------------
+
+    def save(self, path: PathLike) -> None:
+        """Write a model folder that `Encoder` and sentence-transformers load, with what this encoder is set to.
+
+        Where this encoder's weights are "bfloat16" or "int8", they are written as its CPU kernels read them, and mapped
+        when the folder is loaded: nothing is left to convert then. Such a folder is smaller, has that format only, and
+        is for Longspan on the CPU alone; its README.md says so.
+
+        The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
+        sentence-transformers keeps them, and so do `dense`, `pooling` and `include_prompt`, though it refuses a pooling
+        that it does not know; `long_text` and the ranges of `calibrate` go into longspan.json.
+
+        Args:
+            path: a folder that does not exist yet, or is empty. It appears once it is whole.
+
+        Raises:
+            InputError: there is something at `path`, or what was set is not usable.
+            OSError: a file cannot be read or written, as on a full disk; nothing is left behind.
+        """
+        from .checkpoint.saving import SavedModel, save_model
+        from .packing import packed_bodies
+
+        if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap", "extend")):
+            raise InputError(
+                "an encoder with an adapter, layers, tap or extend is not saved: the copied files would lack them"
+            )
+        self._check()
+        routing, width = self._routing, self._pipeline.body.output.width
+        lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)
+        bodies = packed_bodies(routing.pipelines)
+        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings, bodies)
+        save_model(model, Path(path))
+
+    # --- vectors to scores ---------------------------------------------------------------------------------------
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Float32:
+        """Scores of every vector of the first with every one of the second: float32 [n, m], larger is closer."""
+        return similarity(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Float32:
+        """Scores of vectors that stand at the same place: float32 [n]."""
+        return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
 
     # --- settings ------------------------------------------------------------------------------------------------
 

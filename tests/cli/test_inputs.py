@@ -117,14 +117,13 @@ BROKEN = {
     b'{"text": "\xff"}': "not UTF-8 (byte 0xff)",
     b'{"text": "a\\ud800"}': "not valid Unicode at character 1",
     b"[" * 100_000: "not JSON: maximum recursion depth exceeded",
-    b'{"text": "a", "n": ' + b"1" * 5000 + b"}": "not JSON: Exceeds the limit",
 }
+if hasattr(sys, "get_int_max_str_digits"):  # before Python 3.10.7 integers have no limit, and the line is a good one
+    BROKEN[b'{"text": "a", "n": ' + b"1" * 5000 + b"}"] = "not JSON: Exceeds the limit"
 
 
 @pytest.mark.parametrize("line", BROKEN, ids=list(BROKEN.values()))
 def test_broken_jsonl(tmp_path: Path, line: bytes) -> None:
-    if "Exceeds" in BROKEN[line] and not hasattr(sys, "get_int_max_str_digits"):
-        pytest.skip("this Python reads integers of any length")
     path = written(tmp_path / "a.jsonl", b'{"text": "good"}\n\n' + line + b'\n{"text": "last"}')
     with pytest.raises(InputError, match=r"a\.jsonl:3: "):
         read(path)

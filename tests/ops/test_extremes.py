@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from longspan.batch import Float32, PackedBatch, Partials
-from longspan.program.instructions import Attention, Embed, Linear, Mlp, Norm, Pool, Qkv
+from longspan.program.instructions import Attention, Embed, Linear, Norm, Pool, Qkv
 from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
 from longspan.weights import Format
@@ -28,6 +28,7 @@ from .harness import (
     tokens_buffer,
 )
 from .test_attention import check_attention
+from .test_mlp import mlp
 
 WIDTH, INNER, HEADS, SIZE = 16, 24, 2, 8
 VOCABULARY = 40
@@ -51,16 +52,7 @@ def body_of(case: Case, **attention: Any) -> Program:
         Qkv(stage=1, x=x, q=q, k=k, v=v, weight=case.weight("qkv", 3 * WIDTH, WIDTH), **heads),
         Attention(stage=1, q=q, k=k, v=v, out=context, scale=SIZE**-0.5, **heads, **attention),
         Linear(stage=1, x=context, out=x, weight=case.weight("o", WIDTH, WIDTH), residual=x),
-        Mlp(
-            stage=1,
-            x=x,
-            out=x,
-            hidden=Buffer("hidden", Rows.TILE, INNER),
-            up=case.weight("up", INNER, WIDTH),
-            down=case.weight("down", WIDTH, INNER),
-            activation="gelu",
-            residual=x,
-        ),
+        mlp(case, x, x, INNER, bias=False),
         Norm(stage=1, x=x, out=x, weight=case.weight("norm", WIDTH), eps=1e-5),
         Pool(stage=2, x=x, out=out, kind="sum", index=0),
     )

@@ -5,6 +5,7 @@ bfloat16 is judged by torch in bfloat16, int8 by its own rounding written down i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from longspan.batch import Float32
 from longspan.executors.cpu import CpuExecutor
 from longspan.program.formats import in_format
 from longspan.program.instructions import Activation, Attention, Instruction, Linear, Mlp, Norm, Qkv
-from longspan.program.operands import Buffer, Rows
+from longspan.program.operands import Buffer
 from longspan.program.rope import Frequencies, Rope, inverse_frequencies
 from longspan.weights import Format
 
@@ -33,6 +34,7 @@ from .harness import (
     run_reference,
     tokens_buffer,
 )
+from .test_mlp import mlp
 
 Float64 = npt.NDArray[np.float64]
 
@@ -50,7 +52,7 @@ def layer(case: Case, x: Buffer, heads: int, kv_heads: int, size: int, inner: in
     )
     k, v = tokens_buffer("k", kv_heads * size), tokens_buffer("v", kv_heads * size)
     shape: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_size": size}
-    gate = options.pop("gate", None)
+    gate = options.pop("gate", False)
     rope = options.pop("rope", None)
     return [
         Norm(stage=1, x=x, out=normed, kind="rms", eps=1e-5, weight=case.weight("norm", width)),
@@ -58,18 +60,7 @@ def layer(case: Case, x: Buffer, heads: int, kv_heads: int, size: int, inner: in
         Attention(stage=1, q=q, k=k, v=v, out=context, scale=size**-0.5, **shape, **options),
         Linear(stage=1, x=context, out=x, weight=case.weight("o", width, heads * size), residual=x),
         Norm(stage=1, x=x, out=normed, eps=1e-5),
-        Mlp(
-            stage=1,
-            x=normed,
-            out=x,
-            hidden=Buffer("hidden", Rows.TILE, inner),
-            up=case.weight("up", inner, width),
-            gate=gate and case.weight("gate", inner, width),
-            down=case.weight("down", width, inner),
-            down_bias=case.weight("down.bias", width),
-            activation="silu" if gate else "gelu",
-            residual=x,
-        ),
+        replace(mlp(case, normed, x, inner, "silu" if gate else "gelu", gate=gate), residual=x),
     ]
 
 
@@ -250,10 +241,7 @@ def test_int8_mlp(isa: str, activation: Activation, gate: bool) -> None:
     """As exact as the rounding allows: the error to float64 is that of the rounding, within a tenth."""
     case = Case(9)
     x, out = case.rows("x", 96), tokens_buffer("out", 64)
-    op = Mlp(
-        stage=1, x=x, out=out, hidden=Buffer("hidden", Rows.TILE, 200), up=case.weight("up", 200, 96),
-        gate=case.weight("gate", 200, 96) if gate else None, down=case.weight("down", 64, 200), activation=activation,
-    )  # fmt: skip
+    op = mlp(case, x, out, 200, activation, bias=False, gate=gate, residual=False)
     program, batch = case.program(op, outputs=[out]), batch_of([130, 70])
     exact = run_reference(program, case.tensors, batch, torch.float64)[0]
     plain = {name: view.data.astype(np.float64) for name, view in case.tensors.items()}

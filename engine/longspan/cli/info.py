@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs each instruction on this machine."
 EXAMPLE = "example:\n  longspan info sentence-transformers/all-MiniLM-L6-v2 --program"
 
-_TILED = "packed panels of 16 columns, one register tile"
+_PANELS = "packed panels of 16 columns"
 RUNS: Mapping[str, str] = {
     "embed": "rows read from the mapped file",
     "norm": "row by row",
-    "linear": _TILED,
-    "qkv": f"one product, {_TILED}",
+    "linear": _PANELS,
+    "qkv": f"one product, {_PANELS}",
     "attention": "flash-style, queries across the lanes",
-    "mlp": f"tile by tile, {_TILED}",
+    "mlp": f"tile by tile, {_PANELS}",
     "pool": "ragged weighted segment sums",
     "combine": "partials in window order",
     "normalize": "cut and unit length in one step",
 }
-"""How the C++ executor runs each instruction."""
+"""How the C++ executor runs each instruction; of products it also tells how the tier multiplies."""
 
 
 def add_parser(commands: Any) -> None:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = [task for task in routing.recipes.tasks if task is not None]
     model = {**_model(folder, pipeline, programs), "tasks": tasks, "weights": weights}
     about = {"model": model, "machine": _machine(args.threads)}
-    instructions = list(_instructions(programs, about["machine"]["device"]))
+    instructions = list(_instructions(programs, about["machine"]))
     listings = [format_program(program) for program in programs] if args.program else []
     if args.json:
         show_json({**about, "instructions": instructions, **({"programs": listings} if listings else {})})
@@ -135,8 +135,9 @@ def _machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _instructions(programs: list[Program], device: str) -> Iterator[dict[str, Any]]:
+def _instructions(programs: list[Program], machine: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One entry per kind of instruction and program: how often it occurs, its weights, what runs it."""
+    device = machine["device"]
     for name, program in zip(("body", "tail"), programs, strict=True):
         for op in dict.fromkeys(step.op for step in program.instructions):
             steps = [step for step in program.instructions if step.op == op]
@@ -145,18 +146,21 @@ def _instructions(programs: list[Program], device: str) -> Iterator[dict[str, An
                 "op": op,
                 "count": len(steps),
                 "weights": sum(weight.size for step in steps for weight in step.weights),
-                "runs": f"C++ {_format_of(steps[0])}: {RUNS.get(op, op)}" if device == "cpu" else f"torch on {device}",
+                "runs": _runs(steps[0], machine["tier"]) if device == "cpu" else f"torch on {device}",
             }
 
 
-def _format_of(step: Instruction) -> str:
-    """What an instruction calculates in."""
+def _runs(step: Instruction, tier: str) -> str:
+    """What an instruction calculates in on the CPU, and how."""
+    from .. import _csrc
     from ..program.formats import Product
     from ..program.instructions import Attention
 
-    if isinstance(step, Attention):
-        return step.q.dtype
-    return step.format if isinstance(step, Product) else "float32"
+    text = RUNS.get(step.op, step.op)
+    if not isinstance(step, Product | Attention):
+        return f"C++ float32: {text}"
+    wanted = step.q.dtype if isinstance(step, Attention) else step.format
+    return f"C++ {wanted}: {text}, {_csrc.how_products_run(tier, wanted)}"
 
 
 def _table(instructions: list[dict[str, Any]]) -> Iterator[str]:

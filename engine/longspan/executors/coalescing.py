@@ -50,8 +50,8 @@ class Coalescer:
         if thread in queue.inside:
             # A signal handler or a callback of this thread's own call: its turn may be just what it interrupts.
             return self._run(batch, poll)
-        queue.inside.add(thread)
         try:
+            queue.inside.add(thread)
             if batch.tokens <= SMALL_TOKENS:
                 return self._run_small(queue, batch, poll)
             return self._run_large(queue, batch, poll)

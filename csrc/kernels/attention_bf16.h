@@ -19,9 +19,9 @@ constexpr long round_up(long n, long step) { return (n + step - 1) / step * step
 constexpr long kPairKeys = 32;  // what AMX takes of keys, of k and of head sizes at a time
 
 // The bytes of a unit's scratch and the places in it.
-struct HalfSpace {
+struct Bf16Space {
   long size, columns;  // of a head; padded
-  explicit constexpr HalfSpace(long head_size) : size(head_size), columns(round_up(head_size, kPairKeys)) {}
+  explicit constexpr Bf16Space(long head_size) : size(head_size), columns(round_up(head_size, kPairKeys)) {}
 
   constexpr long query_words() const { return columns / 2 * kLanes; }
   constexpr long output_words() const { return columns * kLanes; }
@@ -30,41 +30,33 @@ struct HalfSpace {
   constexpr long bytes() const { return (kGroups * group_words() + 2 * block_words()) * 4; }
 };
 
-// W halves from `p` on, `n` of which are there, each in the low half of a lane.
-inline VI load_low(const uint16_t* p, int n) {
-  if (n == W) return load_words(p);
-  uint16_t words[W] = {};
-  __builtin_memcpy(words, p, n * sizeof(uint16_t));
-  return load_words(words);
-}
-
 // Rows [row, row + rows) of q → lines [columns / 2][kLanes] of pairs.
-inline void load_query_lines(const Matrix& q, long row, long rows, const HalfSpace& space, float* lines) {
+inline void load_query_lines(const Matrix& q, long row, long rows, const Bf16Space& space, float* lines) {
   __builtin_memset(lines, 0, space.query_words() * sizeof(float));
   for (long lane = 0; lane < rows; lane += W)
     for (long pair = 0; pair < space.size / 2; pair += W) {
       V block[W];
       const int n = (int)min_long(W, space.size / 2 - pair), count = (int)min_long(W, rows - lane);
       for (int i = 0; i < W; i++)
-        block[i] = i < count ? load_some((const float*)q.half_row(row + lane + i) + pair, n) : zero();
+        block[i] = i < count ? load_some((const float*)q.bf16_row(row + lane + i) + pair, n) : zero();
       transpose(block);
       for (int i = 0; i < n; i++) store(lines + (pair + i) * kLanes + lane, block[i]);
     }
 }
 
 // One block of keys and values of one head.
-struct HalfBlock {
+struct Bf16Block {
   uint16_t *key_rows, *value_columns;  // scratch: [kKeyBlock][columns], [columns][kKeyBlock]
   const uint16_t* keys = nullptr;
   long key_stride = 0;  // halves
   long held = -1;
 
-  void hold(const HeadRows& rows, long key, long count, const HalfSpace& space) {
+  void hold(const OneHead& rows, long key, long count, const Bf16Space& space) {
     if (held == key) return;
     held = key;
-    keys = rows.k.half_row(key), key_stride = space.size;
+    keys = rows.k.bf16_row(key), key_stride = space.size;
     if (count % kPairKeys || space.size != space.columns) {
-      for (long i = 0; i < count; i++) copy_half(rows.k.half_row(key + i), space, key_rows + i * space.columns);
+      for (long i = 0; i < count; i++) copy_bf16(rows.k.bf16_row(key + i), space, key_rows + i * space.columns);
       __builtin_memset(key_rows + count * space.columns, 0, (round_up(count, kPairKeys) - count) * space.columns * 2);
       keys = key_rows, key_stride = space.columns;
     }
@@ -73,20 +65,20 @@ struct HalfBlock {
   }
 
  private:
-  static void copy_half(const uint16_t* from, const HalfSpace& space, uint16_t* to) {
+  static void copy_bf16(const uint16_t* from, const Bf16Space& space, uint16_t* to) {
     __builtin_memcpy(to, from, space.size * 2);
     __builtin_memset(to + space.size, 0, (space.columns - space.size) * 2);
   }
 
   // Values [first, first + 2 W) of the block, W columns from `e` on.
-  void turn_values(const Matrix& v, long key, long first, long count, long e, const HalfSpace& space) {
+  void turn_values(const Matrix& v, long key, long first, long count, long e, const Bf16Space& space) {
     V block[W];
     const int n = (int)min_long(W, space.size - e);
     for (int i = 0; i < W; i++) {
       const long at = first + 2 * i;
       VI pair = {};
-      if (n > 0 && at < count) pair = load_low(v.half_row(key + at) + e, n);
-      if (n > 0 && at + 1 < count) pair |= load_low(v.half_row(key + at + 1) + e, n) << 16;
+      if (n > 0 && at < count) pair = load_some_words(v.bf16_row(key + at) + e, n);
+      if (n > 0 && at + 1 < count) pair |= load_some_words(v.bf16_row(key + at + 1) + e, n) << 16;
       block[i] = (V)pair;
     }
     transpose(block);
@@ -96,7 +88,7 @@ struct HalfBlock {
 
 // scores[key][lanes] = k . query, unscaled.
 template <int Vectors>
-inline void score_half(const HalfBlock& block, long keys, const HalfSpace& space, const QueryState& state, float* scores) {
+inline void score_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const QueryState& state, float* scores) {
 #ifdef __AMX_TILE__
   for (long key = 0; key < keys; key += kAmxSide) {
     const char* a = (const char*)(block.keys + key * block.key_stride);
@@ -128,7 +120,6 @@ inline V pair_exp2(V x) {
   return (V)_mm512_scalef_ps((__m512)p, (__m512)x);
 }
 
-constexpr float kUnset = -3.0e38f;
 constexpr float kMostSum = 16777216.0f;  // of a block's weights
 
 inline bool any(VI mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
@@ -158,7 +149,7 @@ inline V greatest_score(const float* scores, long keys) {
 
 // output[e][lanes] += sum over keys of v[key][e] * weight[key][lanes].
 template <int Vectors>
-inline void gather_half(const HalfBlock& block, long keys, const HalfSpace& space, const float* weights, QueryState& state) {
+inline void gather_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const float* weights, QueryState& state) {
 #ifdef __AMX_TILE__
   for (long e = 0; e < space.columns; e += kAmxSide) {
     const char* a = (const char*)(block.value_columns + e * kKeyBlock);
@@ -183,9 +174,9 @@ inline void gather_half(const HalfBlock& block, long keys, const HalfSpace& spac
 
 // One block of keys for one group of queries.
 template <int Vectors>
-struct HalfStep {
-  const HalfBlock& block;
-  const HalfSpace& space;
+struct Bf16Step {
+  const Bf16Block& block;
+  const Bf16Space& space;
   const HeadScores& head;
   long key, keys;
   float scale;
@@ -193,7 +184,7 @@ struct HalfStep {
 
   // The scores, in base 2 once multiplied with what is returned.
   float score(QueryState& state, float* scores) const {
-    score_half<Vectors>(block, keys, space, state, scores);
+    score_bf16<Vectors>(block, keys, space, state, scores);
     const bool open = head.open(state, key, key + keys);
     if (!change && open) return scale;
     for (long i = 0; i < keys * Vectors * W; i += W) store(scores + i, load(scores + i) * broadcast(scale));
@@ -237,13 +228,13 @@ struct HalfStep {
       }
     }
     for (int j = 0; j < Vectors; j++) state.denominator[j] += sums[j];
-    gather_half<Vectors>(block, keys, space, scores, state);
+    gather_bf16<Vectors>(block, keys, space, scores, state);
   }
 };
 
-void half_attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
-  const HalfSpace space(args.head_size);
-  const HeadRows rows = head_rows(args, head);
+void bf16_attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
+  const Bf16Space space(args.head_size);
+  const OneHead rows = one_head(args, head);
   const HeadScores scores = head_scores(args.scores, head);
 #ifdef __AMX_TILE__
   const TilesInUse tiles;
@@ -257,23 +248,23 @@ void half_attention(const AttentionArgs& args, long head, long begin, long end, 
     load_query_lines(rows.q, query, states[groups].last - query, space, lines);
   }
   float* const block_at = scratch + kGroups * space.group_words();
-  HalfBlock block{(uint16_t*)block_at, (uint16_t*)(block_at + space.block_words())};
+  Bf16Block block{(uint16_t*)block_at, (uint16_t*)(block_at + space.block_words())};
   const bool change = args.scores.change();
   const float scale = args.scale * kLog2E;
   each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
     block.hold(rows, key, keys, space);
-    if (states[g].vectors == 1) HalfStep<1>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
-    else HalfStep<kLaneVectors>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
+    if (states[g].vectors == 1) Bf16Step<1>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
+    else Bf16Step<kLaneVectors>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
   });
   for (int g = 0; g < groups; g++) store_state(states[g], args.head_size, args.out, head * args.head_size);
 }
 
 void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
-  (args.q.half ? half_attention : widened_attention)(args, head, begin, end, query0, query1, scratch);
+  (args.q.bf16 ? bf16_attention : widened_attention)(args, head, begin, end, query0, query1, scratch);
 }
 
-long attention_bytes(long head_size, bool half) {
-  return half ? HalfSpace(head_size).bytes() : widened_attention_floats(head_size, half) * (long)sizeof(float);
+long attention_bytes(long head_size, bool bf16) {
+  return bf16 ? Bf16Space(head_size).bytes() : widened_attention_floats(head_size, bf16) * (long)sizeof(float);
 }
 
 #else
@@ -282,8 +273,8 @@ void attention(const AttentionArgs& args, long head, long begin, long end, long 
   widened_attention(args, head, begin, end, query0, query1, scratch);
 }
 
-long attention_bytes(long head_size, bool half) {
-  return widened_attention_floats(head_size, half) * (long)sizeof(float);
+long attention_bytes(long head_size, bool bf16) {
+  return widened_attention_floats(head_size, bf16) * (long)sizeof(float);
 }
 
 #endif
