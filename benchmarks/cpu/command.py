@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
-import os
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .. import machine, peers, texts
 from ..arguments import positive, positives
 from ..model import model_folder
+from ..quiet import quiet_libraries
 from . import checkpoints, isa, long, report, short, startup
 from .setup import Setup
 
@@ -79,7 +77,11 @@ def run(options: argparse.Namespace) -> int:
     """The command `cpu`."""
     if options.isa:
         isa.hold(options.isa)
-    _quiet_libraries()
+    with quiet_libraries():
+        return _measure(options)
+
+
+def _measure(options: argparse.Namespace) -> int:
     description = machine.describe()
     print(machine.title(description), flush=True)
     with _folder(options.exports) as folder:
@@ -127,14 +129,3 @@ def _folder(given: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="benchmark-exports-") as folder:
         yield Path(folder)
-
-
-def _quiet_libraries() -> None:
-    """Peers report their own progress and versions; none of it belongs in the output."""
-    warnings.simplefilter("ignore")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    for name in ("transformers", "sentence_transformers", "onnxruntime"):
-        logging.getLogger(name).setLevel(logging.ERROR)
