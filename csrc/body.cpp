@@ -1,5 +1,7 @@
 // The body: token rows. Each instruction is written once, over units of work that a team of threads shares out; the two
 // schedules are a team of one a pack and a team of all.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -15,6 +17,8 @@ namespace {
 
 long divide_up(long a, long b) { return (a + b - 1) / b; }
 
+constexpr long kGiveBackRows = 16;  // rows after which pages of tables leave memory, where they do
+
 // What every thread has for itself: its tile buffers, then scratch (see blocks.h).
 struct ThreadSpace {
   char* base;
@@ -25,14 +29,23 @@ struct ThreadSpace {
   ThreadSpace from(int thread) const { return {of(thread), tile, stride}; }
 };
 
+// What a pack keeps from stage to stage, where it goes stage by stage.
+struct Carried {
+  const int64_t* places = nullptr;  // see Staging::carried
+  char* base = nullptr;
+  long rows = 0;
+
+  bool keeps(int buffer) const { return places && places[buffer] >= 0; }
+  char* of(int buffer) const { return base + places[buffer] * rows; }
+};
 
 // One thread's view of a pack that is being run: where the buffers are and who else is at work.
 class Walker {
  public:
   Walker(const Program& program, const Batch& batch, const Prepared& prepared, long pack, Team& team, char* tokens,
-         const Layout& layout, const ThreadSpace& space, Watch* watch)
+         const Layout& layout, const Carried& carried, const ThreadSpace& space, Watch* watch)
       : program_(program), kernels_(*program.kernels), batch_(batch), prepared_(prepared), number_(pack), team_(team),
-        tokens_(tokens), layout_(layout), space_(space), watch_(watch) {
+        tokens_(tokens), layout_(layout), carried_(carried), space_(space), watch_(watch) {
     const long first = batch.cu_seqlens[batch.pack_segments[pack]];
     const long last = batch.cu_seqlens[batch.pack_segments[pack + 1]];
     const long block = prepared.block_offsets[pack];
@@ -48,7 +61,8 @@ class Walker {
 
  private:
   Matrix matrix(int buffer) const {
-    return {reinterpret_cast<float*>(tokens_ + layout_.offsets[buffer]), program_.width(buffer), program_.buffers[buffer].bf16};
+    char* data = carried_.keeps(buffer) ? carried_.of(buffer) : tokens_ + layout_.offsets[buffer];
+    return {reinterpret_cast<float*>(data), program_.width(buffer), program_.buffers[buffer].bf16};
   }
   // Queries, keys or values: [heads * tokens, size].
   Matrix heads(int buffer, long size) const {
@@ -118,7 +132,15 @@ class Walker {
   void run(const Embed& op) {
     const EmbedArgs args{pack_.ids, pack_.positions, op.tokens, op.positions, op.types, op.scale, op.position_offset,
                          matrix(op.out), gain(op.tokens_low_rank, op.tokens), gain(op.types_low_rank, op.types)};
-    each_rows(64, [&](long row0, long row1) { kernels_.embed(args, row0, row1); });
+    each_rows(batch_.give_back ? kGiveBackRows : 64, [&](long row0, long row1) {
+      kernels_.embed(args, row0, row1);
+      if (batch_.give_back) give_tables_back();
+    });
+  }
+
+  // Whoever reads them at this moment has them read from the file again.
+  void give_tables_back() const {
+    for (const MappedPages& pages : program_.tables) madvise(pages.begin, pages.bytes, MADV_DONTNEED);
   }
 
   void run(const Norm& op) {
@@ -310,95 +332,168 @@ class Walker {
   Team& team_;
   char* tokens_;
   const Layout& layout_;
+  const Carried carried_;
   const ThreadSpace& space_;
   Watch* const watch_;  // null: nobody watches
   Pack pack_;
 };
+
+// The instructions of a stage, or of the whole program where nothing goes stage by stage.
+struct Range {
+  long first, last;
+
+  long size() const { return last - first; }
+};
+
+std::vector<Range> ranges_of(const Program& program, bool staged) {
+  const long count = static_cast<long>(program.instructions.size());
+  if (!staged) return {{0, count}};
+  std::vector<Range> ranges;
+  for (long step = 0; step < count; step++) {
+    if (step == 0 || program.stages[step] != program.stages[step - 1]) ranges.push_back({step, step});
+    ranges.back().last = step + 1;
+  }
+  return ranges;
+}
 
 // One run of a batch: what the threads share.
 struct Run {
   const Program& program;
   const Batch& batch;
   const Layouts& layouts;
+  const Staging* staging;  // null: one stage, with all weights in memory
+  const std::vector<Range> ranges;
   const Prepared prepared;
   Poll poll;
   Watch* watch;  // of packs that one thread runs alone, while there is one thread; or null
+  const std::vector<size_t> carried;  // where each pack's bytes begin in the arena, if they are staged
+  char* arena;
   char* token_arena;
   ThreadSpace space;
   long lanes;
   TeamState team;
   std::atomic<long> next_turn;
-  std::atomic<long> tokens_done{0};
   std::atomic<long> stop_before;  // shared packs: the step that nobody starts any more
+  std::atomic<long> done{0};      // tokens times instructions
   std::atomic<bool> stop{false};
+  std::atomic<bool> entered{true};  // whether the stage's weights are there; written before a barrier alone
 
-  bool asked_to_stop(long tokens) { return poll.fn && poll.fn(poll.context, tokens); }
+  // Told about tokens, in proportion to the instructions that they are through; `under_way` are not counted in `done` yet.
+  bool asked_to_stop(long under_way = 0) {
+    return poll.fn && poll.fn(poll.context, (done + under_way) / static_cast<long>(program.instructions.size()));
+  }
+
+  void work(int threads, int thread) {
+    Team together(threads, thread, &team);
+    for (size_t stage = 0; stage < ranges.size(); stage++) {
+      if (staging) {
+        if (thread == 0) enter(stage);
+        team.barrier.wait();
+        if (!entered) return;
+      }
+      if (!shared_packs(ranges[stage], together)) {
+        stop = true;
+        return;
+      }
+      own_packs(ranges[stage], thread);
+      if (staging) {
+        team.barrier.wait();
+        if (stop) return;
+        if (thread == 0) staging->stream.done(stage);
+      }
+    }
+  }
+
+  // Waits for the weights of a stage.
+  void enter(size_t stage) {
+    next_turn = batch.shared_packs;
+    while (entered && !staging->stream.wait(stage, std::chrono::milliseconds(50)))
+      if (asked_to_stop()) entered = false;
+    if (!staging->stream.error().empty()) entered = false;
+  }
+
+  Carried carried_by(long pack) const {
+    if (!staging) return {};
+    const long tokens = batch.cu_seqlens[batch.pack_segments[pack + 1]] - batch.cu_seqlens[batch.pack_segments[pack]];
+    return {staging->carried, arena + carried[pack], (tokens + 63) / 64 * 64};
+  }
 
   // All threads walk the shared packs together. Returns false if told to stop.
-  bool shared_packs(int threads, int thread) {
-    Team together(threads, thread, &team);
-    const long steps = static_cast<long>(program.instructions.size());
+  bool shared_packs(Range range, Team& together) {
     for (long turn = 0; turn < batch.shared_packs; turn++) {
-      Walker walker(program, batch, prepared, batch.pack_order[turn], together, token_arena, layouts.shared, space, nullptr);
-      for (long step = 0; step < steps; step++) {
-        const long number = turn * steps + step;
+      const long pack = batch.pack_order[turn];
+      Walker walker(program, batch, prepared, pack, together, token_arena, layouts.shared, carried_by(pack), space, nullptr);
+      for (long step = 0; step < range.size(); step++) {
+        const long number = batch.shared_packs * range.first + turn * range.size() + step;
         // Only a step that no thread can have started is cancelled, so that all leave at the same place.
-        if (thread == 0 && asked_to_stop(tokens_done + walker.tokens() * step / steps)) stop_before = number + 1;
-        walker.execute(program.instructions[step]);
+        if (together.thread() == 0 && asked_to_stop(walker.tokens() * step)) stop_before = number + 1;
+        walker.execute(program.instructions[range.first + step]);
         if (stop_before.load() <= number + 1) return false;
       }
-      if (thread == 0) tokens_done += walker.tokens();
+      if (together.thread() == 0) done += walker.tokens() * range.size();
     }
     return true;
   }
 
-  // Each thread takes packs and runs the whole program on them, alone. There are no more lanes in the arena than packs.
-  void own_packs(int thread) {
+  // Each thread takes packs and runs the stages on them, alone. There are no more lanes in the arena than packs.
+  void own_packs(Range range, int thread) {
     if (thread >= lanes) return;
     Team alone(1, 0, nullptr);
     char* tokens = token_arena + thread * layouts.pack.bytes;
     const ThreadSpace own = space.from(thread);
     for (long turn; (turn = next_turn.fetch_add(1)) < batch.packs && !stop.load();) {
-      Walker walker(program, batch, prepared, batch.pack_order[turn], alone, tokens, layouts.pack, own, watch);
-      for (const Instruction& instruction : program.instructions) walker.execute(instruction);
-      tokens_done += walker.tokens();
-      if (thread == 0 && asked_to_stop(tokens_done)) stop = true;
+      const long pack = batch.pack_order[turn];
+      Walker walker(program, batch, prepared, pack, alone, tokens, layouts.pack, carried_by(pack), own, watch);
+      for (long step = range.first; step < range.last; step++) walker.execute(program.instructions[step]);
+      done += walker.tokens() * range.size();
+      if (thread == 0 && asked_to_stop()) stop = true;
     }
   }
 };
 
+// Where each pack's bytes begin, and the end of all.
+std::vector<size_t> carried_offsets(const Batch& batch, const Staging* staging) {
+  std::vector<size_t> offsets{0};
+  for (long pack = 0; staging && pack < batch.packs; pack++) {
+    const long tokens = batch.cu_seqlens[batch.pack_segments[pack + 1]] - batch.cu_seqlens[batch.pack_segments[pack]];
+    offsets.push_back(offsets.back() + carried_bytes(tokens, staging->row_bytes));
+  }
+  return offsets;
+}
+
 }  // namespace
 
-Division Executor::divide(long packs, long shared_packs, const Layouts& layouts, int threads) const {
+Division Executor::divide(long packs, long shared_packs, const Layouts& layouts, int threads, size_t carried) const {
   const long lanes = std::min<long>(threads, packs - shared_packs);
-  const size_t tokens = std::max(shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
+  const size_t tokens = carried + std::max(shared_packs ? layouts.shared.bytes : 0L, lanes * layouts.pack.bytes);
   const size_t thread = layouts.tile.bytes + scratch_bytes(program_, layouts.tile.rows);
   return {lanes, tokens, thread, tokens + threads * thread};
 }
 
-bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch) {
-  const Division arena = divide(batch.packs, batch.shared_packs, layouts, threads);
+bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch, const Staging* staging) {
+  std::vector<size_t> carried = carried_offsets(batch, staging);
+  const size_t kept = carried.back();
+  const Division arena = divide(batch.packs, batch.shared_packs, layouts, threads, kept);
   arena_.grow(arena.bytes);
   const ThreadSpace space{arena_.data() + arena.tokens, layouts.tile, static_cast<long>(arena.thread)};
   const long steps = batch.packs * static_cast<long>(program_.instructions.size());
-  Run run{program_, batch, layouts, prepare(batch), poll, threads == 1 ? watch : nullptr, arena_.data(), space,
-          arena.lanes, TeamState(threads), {batch.shared_packs}, {0}, {steps + 1}, {false}};
+  Run run{program_, batch, layouts, staging, ranges_of(program_, staging), prepare(batch), poll, threads == 1 ? watch : nullptr,
+          std::move(carried), arena_.data(), arena_.data() + kept, space, arena.lanes, TeamState(threads),
+          {batch.shared_packs}, {steps + 1}};
   struct Context {
     Run& run;
     int threads;
   } context{run, threads};
+  if (staging) staging->stream.begin(staging->kept);
   run_on_threads(
       threads,
       [](void* pointer, int thread) {
         Context& context = *static_cast<Context*>(pointer);
-        if (context.run.batch.shared_packs && !context.run.shared_packs(context.threads, thread)) {
-          context.run.stop = true;
-          return;
-        }
-        context.run.own_packs(thread);
+        context.run.work(context.threads, thread);
       },
       &context);
-  return !run.stop;
+  if (staging) staging->stream.end();
+  return !run.stop && run.entered;
 }
 
 }  // namespace longspan

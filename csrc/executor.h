@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "program.h"
 #include "watch.h"
+#include "weight_stream.h"
 
 namespace longspan {
 
@@ -30,6 +31,15 @@ struct Layouts {
   Layout tile;    // tile buffers, one set a thread
 };
 
+// How packs go through a program stage by stage, all of them through one before any through the next. What lives from stage
+// to stage is then every pack's own; the layouts hold the rest.
+struct Staging {
+  const int64_t* carried;  // by buffer: bytes of a row before it in what its pack keeps, or -1 if it is not kept
+  long row_bytes;          // of a row of all that
+  WeightStream& stream;
+  long kept;  // stages whose weights stay in memory
+};
+
 // Sines and cosines for one kind of rotary positions; see RopeTable in program/rope.py.
 struct RopeTable {
   const int32_t* rows;  // [tokens]
@@ -48,6 +58,7 @@ struct Batch {
   std::vector<Partials> partials;
   std::vector<RopeTable> ropes;       // by Qkv::rope
   std::vector<const float*> q_scales;  // by Qkv::q_scale, [tokens] each
+  bool give_back = false;  // whether pages of the tables' files leave memory once their rows are embedded
 };
 
 // Asked now and then by the calling thread with the number of tokens done; true means stop.
@@ -56,7 +67,10 @@ struct Poll {
   void* context = nullptr;
 };
 
-// How the arena of a body is divided: token buffers for every lane, then what each thread has for itself.
+// Bytes that packs keep from stage to stage, for the pack of so many tokens.
+inline size_t carried_bytes(long tokens, long row_bytes) { return static_cast<size_t>((tokens + 63) / 64 * 64 * row_bytes); }
+
+// How the arena of a body is divided: what packs carry, token buffers for every lane, then what each thread has for itself.
 struct Division {
   long lanes;     // threads that run packs of their own
   size_t tokens;  // bytes of all token buffers
@@ -68,14 +82,18 @@ class Executor {
  public:
   explicit Executor(const Program& program) : program_(program) {}
 
-  // The arena that `run_body` takes for so many packs.
-  Division divide(long packs, long shared_packs, const Layouts& layouts, int threads) const;
+  // The arena that `run_body` takes for so many packs, which carry so many bytes.
+  Division divide(long packs, long shared_packs, const Layouts& layouts, int threads, size_t carried) const;
 
   // Bytes of the arena as it is now.
   size_t arena_bytes() const { return arena_.bytes(); }
 
-  // Fills batch.partials[i].data. Returns false if the poll asked to stop. A watch sees what one thread runs by itself.
-  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch);
+  // Gives the arena back; the next run makes a new one.
+  void drop_arena() { arena_.release(); }
+
+  // Fills batch.partials[i].data. Returns false if the poll asked to stop, or the stream has an error. A watch sees what one
+  // thread runs by itself. Without staging, packs go through the whole program one by one, with all weights in memory.
+  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch, const Staging* staging);
 
   // vectors [count, width of the last instruction's output], from partials[i].data; cu_vectors[i] is [count + 1].
   void run_tail(const std::vector<Partials>& partials, const std::vector<const int64_t*>& cu_vectors, long count,

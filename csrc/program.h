@@ -147,13 +147,21 @@ struct Normalize {
 
 using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize>;
 
+// Whole pages of a mapped file, which come again when they are read.
+struct MappedPages {
+  char* begin;
+  size_t bytes;
+};
+
 struct Program {
   const Kernels* kernels;
   std::vector<Buffer> buffers = {};
   std::vector<Instruction> instructions = {};
+  std::vector<long> stages = {};  // of each instruction, ascending
   int output = kNoBuffer;        // the tail's: its rows lie in the caller's array
   long tasks = 0;                // how many its low-rank pairs are for
   std::vector<Mapping> storage = {};  // what the instructions' weights point into
+  std::vector<MappedPages> tables = {};  // pages of files in which tables lie
 
   long width(int buffer) const { return buffers[buffer].width; }
 };

@@ -102,12 +102,29 @@ struct LayoutArrays {
   long rows;
 };
 
-// A layout whose buffers of the given kind lie inside its bytes.
-inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>& buffers, Rows kind) {
+// What packs carry from stage to stage: places of token buffers inside a row's bytes, -1 for all that is not carried.
+struct CarriedArrays {
+  Ints places;
+  long row_bytes;
+};
+
+inline const int64_t* view_carried(const CarriedArrays& arrays, const std::vector<Buffer>& buffers) {
+  if (static_cast<size_t>(arrays.places.size()) != buffers.size() || arrays.row_bytes < 0) reject("there are no such carried buffers");
+  for (size_t i = 0; i < buffers.size(); i++) {
+    const int64_t place = arrays.places.data()[i], row = buffers[i].width * (buffers[i].bf16 ? 2 : 4);
+    if (place != -1 && (buffers[i].rows != Rows::tokens || place < 0 || place > arrays.row_bytes - row))
+      reject("a carried buffer lies outside its pack's bytes");
+  }
+  return arrays.places.data();
+}
+
+// A layout whose buffers of the given kind lie inside its bytes, but for those that are carried.
+inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>& buffers, Rows kind, const int64_t* carried = nullptr) {
   if (static_cast<size_t>(arrays.offsets.size()) != buffers.size()) reject("a layout has one offset per buffer");
   if (arrays.rows < 0 || arrays.bytes < 0 || arrays.bytes % 64) reject("there is no such arena");
   for (size_t i = 0; i < buffers.size(); i++) {
     const int64_t offset = arrays.offsets.data()[i], row = buffers[i].width * (buffers[i].bf16 ? 2 : 4);
+    if (carried && carried[i] >= 0) continue;
     if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset > arrays.bytes || arrays.rows > (arrays.bytes - offset) / row))
       reject("a buffer lies outside its arena");
   }

@@ -8,6 +8,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
 
 #if __has_include(<malloc.h>)
 #include <malloc.h>
@@ -25,6 +27,7 @@
 #include "poll.h"
 #include "reject.h"
 #include "scores.h"
+#include "stream.h"
 
 namespace longspan {
 
@@ -45,6 +48,13 @@ class OneAtATime {
 
 thread_local bool OneAtATime::busy_ = false;
 
+// How a run goes stage by stage; see Staging.
+struct StagingArrays {
+  CarriedArrays carried;
+  WeightStream& stream;
+  long kept;
+};
+
 class PyProgram {
  public:
   PyProgram(const std::vector<std::tuple<std::string, long, std::string>>& buffers, int output, const std::string& isa)
@@ -62,7 +72,18 @@ class PyProgram {
 
   // Appends an instruction and packs its weights, which the caller may give up afterwards.
   void add(const std::string& op, const py::dict& fields) {
+    const long stage = fields["stage"].cast<long>();
+    if (!program_.stages.empty() && stage < program_.stages.back()) reject("stages run backwards");
     program_.instructions.push_back(read_instruction(program_, kept_, op, fields));
+    program_.stages.push_back(stage);
+  }
+
+  // Says that an array lies in a mapped file, whose pages may leave memory while nothing reads them.
+  void add_mapped(const py::array& array) {
+    const uintptr_t page = 4096, begin = (reinterpret_cast<uintptr_t>(array.data()) + page - 1) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(array.data()) + array.nbytes()) / page * page;
+    if (begin < end) program_.tables.push_back({reinterpret_cast<char*>(begin), end - begin});
+    kept_.push_back(array);
   }
 
   // What instruction number `index` multiplies with, as arrays; see `longspan::panels_of`.
@@ -96,27 +117,36 @@ class PyProgram {
 
   size_t arena_bytes() const { return executor_.arena_bytes(); }
 
-  size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, long tile_rows, int threads) const {
+  void drop_arena() {
+    const WithoutGil nogil;
+    std::lock_guard<ForkSafeMutex> turn(mutex_);
+    executor_.drop_arena();
+  }
+
+  size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, long tile_rows, int threads, size_t carried) const {
     if (packs < shared_packs || shared_packs < 0 || threads < 1) reject("there are no such packs");
     const Layouts layouts{{nullptr, pack, 0}, {nullptr, shared, 0}, {nullptr, tile, tile_rows}};
-    return executor_.divide(packs, shared_packs, layouts, threads).bytes;
+    return executor_.divide(packs, shared_packs, layouts, threads, carried).bytes;
   }
 
   std::vector<Floats> run_body(const Ids& ids, const Ids& positions, const Ints& cu_seqlens,
                                const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
                                long shared_packs, int task, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
                                const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
-                               py::object poll) {
+                               py::object poll, const std::optional<StagingArrays>& staged, bool give_back) {
     const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
     if (positions.size() != tokens) reject("ids and positions differ in length");
     if (threads < 1) reject("threads must be at least 1");
     check_offsets(cu_seqlens, "cu_seqlens", tokens);
     check_offsets(pack_segments, "pack_segments", segments);
     Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
-                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}};
+                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}, give_back};
     check_order(pack_order, batch.packs);
     const std::vector<Buffer>& buffers = program_.buffers;
-    const Layouts layouts{view_layout(pack, buffers, Rows::tokens), view_layout(shared, buffers, Rows::tokens),
+    std::optional<Staging> staging;
+    if (staged) staging.emplace(view_staging(*staged));
+    const int64_t* carried = staging ? staging->carried : nullptr;
+    const Layouts layouts{view_layout(pack, buffers, Rows::tokens, carried), view_layout(shared, buffers, Rows::tokens, carried),
                           view_layout(tile, buffers, Rows::tile)};
     if (tile.rows < 1) reject("a tile has rows");
     if (task != kNone && (task < 0 || task >= program_.tasks)) reject("there is no task " + std::to_string(task));
@@ -130,9 +160,12 @@ class PyProgram {
     {
       const WithoutGil nogil;
       std::lock_guard<ForkSafeMutex> turn(mutex_);
-      finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watch_.get());
+      finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watch_.get(), staging ? &*staging : nullptr);
     }
-    if (!finished) python.raise_pending();
+    if (!finished) {
+      python.raise_pending();
+      if (staging) raise_error_of(staging->stream);
+    }
     return results;
   }
 
@@ -169,6 +202,14 @@ class PyProgram {
         check_rows(batch.ids, tokens, 0, op->tokens, "token id");
         check_rows(batch.positions, tokens, op->position_offset, op->positions, "position");
       }
+  }
+
+  Staging view_staging(const StagingArrays& arrays) const {
+    const std::vector<long>& own = program_.stages;
+    const std::set<long> stages(own.begin(), own.end());
+    if (arrays.stream.stages() != stages.size()) reject("the stream has another number of stages than the program");
+    if (arrays.kept < 0) reject("there are no such stages to keep");
+    return {view_carried(arrays.carried, program_.buffers), arrays.carried.row_bytes, arrays.stream, arrays.kept};
   }
 
   void add_positions(Batch& batch, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales, long tokens) const {
@@ -290,6 +331,12 @@ LayoutArrays layout_from(const py::tuple& layout) {
   return {exact<Ints>(layout[0], "a layout"), layout[1].cast<long>(), layout[2].cast<long>()};
 }
 
+std::optional<StagingArrays> staging_from(const std::optional<py::tuple>& staging) {
+  if (!staging) return std::nullopt;
+  const py::tuple& it = *staging;
+  return StagingArrays{{exact<Ints>(it[0], "carried"), it[1].cast<long>()}, it[2].cast<WeightStream&>(), it[3].cast<long>()};
+}
+
 // Vectors [n, d] as bytes: [n, d] by ranges, or [n, ceil(d / 8)] as bits. The caller views them as int8 or uint8.
 py::array_t<uint8_t> quantize(const Floats& vectors, const std::string& precision, const Floats& low, const Floats& step) {
   if (vectors.ndim() != 2) reject("vectors must be a matrix");
@@ -318,6 +365,7 @@ PYBIND11_MODULE(_csrc, module) {
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   add_scores(module);
+  add_weight_stream(module);
   module.def("trim_memory", &trim_memory, "Gives freed memory back to the system, where the C library can.");
   py::class_<PyProgram>(module, "Program")
       .def(py::init<const std::vector<std::tuple<std::string, long, std::string>>&, int, const std::string&>(), py::arg("buffers"),
@@ -331,23 +379,26 @@ PYBIND11_MODULE(_csrc, module) {
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)
+      .def("add_mapped", &PyProgram::add_mapped, py::arg("array"))
+      .def("drop_arena", &PyProgram::drop_arena)
       .def("needed_bytes", &PyProgram::needed_bytes, py::arg("packs"), py::arg("shared_packs"), py::arg("pack"),
-           py::arg("shared"), py::arg("tile"), py::arg("tile_rows"), py::arg("threads"))
+           py::arg("shared"), py::arg("tile"), py::arg("tile_rows"), py::arg("threads"), py::arg("carried"))
       .def(
           "run_body",
           [](PyProgram& self, const py::array& ids, const py::array& positions, const py::array& cu_seqlens,
              const py::list& partials, const py::array& pack_segments, const py::array& pack_order, long shared_packs, int task,
              const py::list& ropes, const py::list& q_scales, const py::tuple& pack, const py::tuple& shared,
-             const py::tuple& tile, int threads, py::object poll) {
+             const py::tuple& tile, int threads, py::object poll, const std::optional<py::tuple>& staging, bool give_back) {
             return self.run_body(exact<Ids>(ids, "ids"), exact<Ids>(positions, "positions"), exact<Ints>(cu_seqlens, "cu_seqlens"),
                                  all_partials(partials), exact<Ints>(pack_segments, "pack_segments"),
                                  exact<Ints>(pack_order, "pack_order"), shared_packs, task, all_ropes(ropes),
                                  all_exact<Floats>(q_scales, "q_scales"), layout_from(pack), layout_from(shared),
-                                 layout_from(tile), threads, std::move(poll));
+                                 layout_from(tile), threads, std::move(poll), staging_from(staging), give_back);
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
           py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"),
-          py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"))
+          py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"), py::arg("staging"),
+          py::arg("give_back"))
       .def(
           "run_tail",
           [](PyProgram& self, const py::list& data, const py::list& partials, const py::list& cu_vectors, const py::tuple& layout,

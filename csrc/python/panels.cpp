@@ -69,7 +69,7 @@ py::tuple arrays_of(const Panels& panels, const py::object& owner) {
 std::vector<Panels> mapped_panels(std::vector<py::object>& kept, const py::dict& record, long count, long columns, long k,
                                   const float* bias, Format format) {
   const std::string name = record["name"].cast<std::string>();
-  if (format == Format::float32 || format_of(record["format"].cast<std::string>()) != format)
+  if (format_of(record["format"].cast<std::string>()) != format)
     reject(name + " is stored in panels of another format");
   Shape shape = shape_of(format, columns, k);
   const long lines = shape[0] * shape[1];  // of one weight

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         InputTypeError,
         LongspanError,
         LongTextWarning,
+        MemoryCeilingError,
     )
     from .plan import Plan
     from .pooling.precision import Ranges
@@ -35,6 +36,7 @@ __all__ = [
     "InputTypeError",
     "LongTextWarning",
     "LongspanError",
+    "MemoryCeilingError",
     "Plan",
     "Ranges",
     "SizedChunk",

@@ -47,6 +47,35 @@ def hamming(queries: _UInt8, vectors: _UInt8, threads: int, isa: str) -> _Float3
 def trim_memory() -> None:
     """Gives freed memory back to the system, where the C library can."""
 
+class StreamError(OSError):
+    """A file of weights could not be read, or is not any more what it was."""
+
+class WeightStream:
+    """Weights in a file, read stage by stage while a program runs.
+
+    Args:
+        file: a descriptor, which may be closed afterwards.
+        stages: what each stage reads: pairs of the first byte and how many.
+    """
+
+    def __init__(self, file: int, stages: Sequence[Sequence[tuple[int, int]]]) -> None: ...
+    def view(self, stage: int, span: int) -> _UInt8:
+        """Where a span will lie, once it is read: its bytes, zeros before that."""
+
+    def load(self) -> None:
+        """Read all that is not in memory, to stay.
+
+        Raises:
+            StreamError: the file cannot be read.
+        """
+
+    def bytes(self, stage: int) -> int:
+        """What a stage takes once it is read, in whole pages."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the stages that are in memory now take."""
+
 class Program:
     """A program with its weights bound and packed."""
 
@@ -58,6 +87,9 @@ class Program:
     ) -> None: ...
     def add(self, op: str, fields: dict[str, Any]) -> None:
         """Append an instruction and pack its weights, but for those that come in panels: these are read in place."""
+
+    def add_mapped(self, array: npt.NDArray[Any]) -> None:
+        """Say that an array lies in a mapped file, so that its pages may leave memory and come again."""
 
     def panels_of(self, index: int) -> dict[str, list[_Panels]]:
         """What instruction number `index` multiplies with, by field: panels, scales, totals, smooth; views, or None."""
@@ -72,6 +104,9 @@ class Program:
     def arena_bytes(self) -> int:
         """Bytes of the arena as the runs so far have left it."""
 
+    def drop_arena(self) -> None:
+        """Give the arena back."""
+
     def watch(self) -> None:
         """From now on runs with one thread note how far the inputs of products reach."""
 
@@ -79,9 +114,17 @@ class Program:
         """For each instruction, by the name of the weight, what was seen of each column."""
 
     def needed_bytes(
-        self, packs: int, shared_packs: int, pack: int, shared: int, tile: int, tile_rows: int, threads: int
+        self,
+        packs: int,
+        shared_packs: int,
+        pack: int,
+        shared: int,
+        tile: int,
+        tile_rows: int,
+        threads: int,
+        carried: int,
     ) -> int:
-        """Bytes of the arena that `run_body` takes for so many packs, by the bytes of its three layouts."""
+        """Bytes of the arena that `run_body` takes for so many packs, by the bytes of its layouts and carried ones."""
 
     def run_body(
         self,
@@ -100,7 +143,11 @@ class Program:
         tile: _Layout,
         threads: int,
         poll: Callable[[int], None] | None,
-    ) -> list[_Float32]: ...
+        staging: tuple[_Int64, int, WeightStream, int] | None,
+        give_back: bool,
+    ) -> list[_Float32]:
+        """Run a body. `staging`: where carried buffers lie, bytes of their rows, the stream, how many stages stay."""
+
     def run_tail(
         self,
         data: Sequence[_Float32],

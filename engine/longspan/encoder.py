@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .backbone import Changes
+from .byte_sizes import parse_size
 from .checkpoint.choices import Choices
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SimilarityName
@@ -58,6 +59,10 @@ class Encoder(LoadedModel):
         default_prompt_name: the prompt of calls that name none.
         similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; by default the checkpoint's, else cosine.
         threads: how many CPU threads; by default one per physical core that the process may use.
+        memory: a ceiling on what this process ever has resident (VmHWM), in bytes or as "2GiB"; no bit of a vector
+            depends on it. What does not fit of the weights is read from the disk layer by layer, for many texts at a
+            time: from the model folder where `save` wrote them as "bfloat16" or "int8", else from a temporary file.
+            `plan` shows what becomes of it.
         extend: how the model meets positions beyond the checkpoint's, without training (LongEmbed, arXiv 2404.12096):
             "grouped", "recurrent" or "interpolate" where positions are learned, "ntk", "interpolate" or "self_extend"
             where they are rotary. Texts that the checkpoint has positions for keep their vectors, but not with rotary
@@ -76,6 +81,8 @@ class Encoder(LoadedModel):
     Raises:
         CheckpointError: the folder is missing, incomplete, damaged or not supported.
         InputError: an option is not usable.
+        MemoryCeilingError: not even a text of one token fits below the ceiling, or the process has passed it already.
+            Calls raise it for a text that does not fit. It says what would.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class Encoder(LoadedModel):
         default_prompt_name: str | None = None,
         similarity_fn_name: SimilarityName | None = None,
         threads: int | None = None,
+        memory: int | str | None = None,
         extend: Method | None = None,
         max_seq_length: int | None = None,
         backend: Literal["reference", "transformers"] | None = None,
@@ -107,7 +115,9 @@ class Encoder(LoadedModel):
         if not isinstance(model, str | os.PathLike):
             raise InputTypeError(f"model is {type(model).__name__}, expected a path or a hub id")
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self.device, make_executor = choose_executor(device, weights, backend, threads)
+        self.device, make_executor = choose_executor(
+            device, weights, backend, threads, None if memory is None else parse_size(memory)
+        )
         self._folder = resolve(
             model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
         ).absolute()

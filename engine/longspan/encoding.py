@@ -76,7 +76,7 @@ def embed_chunks(
 
 def _slices(pipeline: Pipeline, inputs: Sequence[Input], options: Options, *, offsets: bool) -> Iterator[Slice]:
     """Those of a list of texts; nothing is computed of one with a text that is not usable."""
-    for part in slices(pipeline, listed_groups(inputs), options, offsets=offsets):
+    for part in slices(pipeline, listed_groups(inputs, pipeline.memory), options, offsets=offsets):
         if part.failure is not None:
             raise part.failure
         yield part

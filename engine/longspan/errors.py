@@ -26,6 +26,18 @@ class InputTypeError(InputError, TypeError):
     """An input is of the wrong Python type; the message gives its place."""
 
 
+class MemoryCeilingError(InputError):
+    """A model or a text does not fit below the ceiling that `memory` sets; the message says what would.
+
+    Attributes:
+        smallest: the lowest ceiling, in bytes, that would do.
+    """
+
+    def __init__(self, message: str = "", smallest: int = 0) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
 class LongTextWarning(UserWarning):
     """Texts were longer than the model's maximum and were cut or embedded in windows.
 

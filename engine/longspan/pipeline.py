@@ -26,6 +26,9 @@ from .text.separator import Separator, separate
 from .text.tokenizer import Tokenizer, Tokens
 from .text.windows import split_windows
 
+EXPECTED_TOKENS = 32768
+"""Tokens of the longest text that memory is kept for, where a ceiling asks; longer ones find out when they come."""
+
 TAILS = 8
 """How many dimensions' tails are kept."""
 
@@ -68,7 +71,8 @@ class Trunk:
 
         Args:
             recipe: of the checkpoint.
-            make_executor: makes the executor from the pooled body, the checkpoint's tensors and sample texts.
+            make_executor: makes the executor from the pooled body, the checkpoint's tensors, sample texts and the
+                length of the longest text to expect.
             changes: to the model.
 
         Raises:
@@ -80,7 +84,9 @@ class Trunk:
         _check_specials(tokenizer, backbone.vocabulary, recipe.transformer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))
         samples = partial(sample_batch, tokenizer, backbone.body.max_positions, len(recipe.pooling))
-        executor = make_executor(program, backbone.bound(program), samples)
+        positions = backbone.body.max_positions
+        longest = min(recipe.max_seq_length or positions, positions, EXPECTED_TOKENS)
+        executor = make_executor(program, backbone.bound(program), samples, longest)
         return cls(backbone.body, backbone.vocabulary, tokenizer, executor)
 
 
@@ -118,6 +124,11 @@ class Pipeline:
         """
         wanted = None if self.body.extension else self.recipe.max_seq_length
         return min(wanted or self.positions, self.positions)
+
+    @property
+    def memory(self) -> int | None:
+        """The ceiling on the process's memory, in bytes, that its executor keeps to."""
+        return self.executor.memory
 
     def length(self, wanted: int | None) -> int:
         """How many tokens it sees at a time: as many as are wanted, up to its positions; None for its own length."""

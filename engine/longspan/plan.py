@@ -16,7 +16,8 @@ from .byte_sizes import in_mib, parse_size
 from .checks import is_count
 from .errors import InputError
 from .executors.cpu import CpuExecutor
-from .executors.footprint import Footprint, Table
+from .executors.footprint import FAULT, Footprint, Table
+from .executors.ways import TILE_ROWS
 from .pipeline import Pipeline
 from .process_memory import ProcessMemory, measure
 from .text.windows import count_windows
@@ -26,7 +27,6 @@ CHUNK_TOKENS = 256
 
 # Measured on contracts, abstracts and manuals, with documents up to two million tokens.
 _DISTINCT, _GROWTH = 2.5, 0.7  # Heaps' law: n tokens of prose have about 2.5 n^0.7 different ones
-_FAULT = 1 << 16  # bytes of a mapped file that come into memory with one row
 _FIRST_CALL = 2 << 20  # caches, stacks of threads
 _SLICE, _SLICE_CHARACTER = 1 << 17, 40  # characters that are tokenised at a time, bytes for each
 _CHARACTERS = 4.5  # of a token
@@ -57,6 +57,12 @@ class Plan:
         pack_tokens: the most tokens that go through the model at a time, for each thread or for all.
         threads: how many work.
         tier: of instructions.
+        tile_rows: rows of the tiles that intermediate matrices are made for.
+        stages: how many stages' weights are read from a file while they are needed; 0 if all are in memory anyway.
+        kept_stages: how many of these stay in memory.
+        wave_tokens: how many tokens go through the stages together, for one reading of the others.
+        tables_kept: whether pages of the embedding tables stay in memory once their rows were read.
+        memory: the ceiling, if one is set.
         parts: what the peak is made of.
         reached: the peak of this process so far.
     """
@@ -68,6 +74,12 @@ class Plan:
     pack_tokens: int
     threads: int
     tier: str
+    tile_rows: int
+    stages: int
+    kept_stages: int
+    wave_tokens: int | None
+    tables_kept: bool
+    memory: int | None
     parts: tuple[Part, ...]
     reached: int
 
@@ -98,6 +110,12 @@ class Plan:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         yield f"a document of {self.tokens:,} tokens in {windows} of at most {self.window_tokens:,}"
         yield f"{threads} (tier {self.tier}), packs of at most {self.pack_tokens:,} tokens {who[self.schedule]}"
+        if self.stages:
+            yield self._weights_line()
+        if not self.tables_kept:
+            yield "pages of the embedding tables leave memory once their rows are read"
+        if self.tile_rows != TILE_ROWS:
+            yield f"intermediate matrices for {self.tile_rows} tokens at a time"
         yield ""
         rows = [(part.name, in_mib(part.bytes)) for part in self.parts]
         if self.reached == self.peak:
@@ -105,6 +123,13 @@ class Plan:
         rows.append(("peak", in_mib(self.peak)))
         names, sizes = (max(map(len, column)) for column in zip(*rows, strict=True))
         yield from (f"{name.ljust(names)}  {size.rjust(sizes)} MiB" for name, size in rows)
+
+    def _weights_line(self) -> str:
+        if self.kept_stages == self.stages:
+            return "all weights stay in memory once they are read"
+        stay = f"weights of {self.kept_stages} of {self.stages} stages stay in memory, the others are read"
+        waves = "once" if self.wave_tokens is None else f"for every {self.wave_tokens:,} tokens"
+        return f"{stay} {waves}, each while the one before computes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +166,27 @@ def plan_document(pipeline: Pipeline, tokens: int, max_seq_length: int, dimensio
     windows = count_windows(count, capacity, capacity // 4)
     longest = min(count, capacity) + max_seq_length - capacity
     segments = np.arange(min(windows, _WINDOWS) + 1, dtype=np.int64) * longest
-    footprint = executor.footprint(segments, pipeline.tail(dimension, unit), pipeline.tail_tensors)
     width = pipeline.body.output.width * len(pipeline.modes)
+    sizes = Sizes(count, windows, longest, width, dimension)
+    beside = _text_bytes(count) + _result_bytes(sizes)
+    tail = pipeline.tail(dimension, unit), pipeline.tail_tensors
+    footprint = executor.footprint(segments, *tail, _touched(executor.tables, sizes), beside)
     process = measure({table.file for table in footprint.tables})
-    return make_plan(Sizes(count, windows, longest, width, dimension), footprint, process)
+    return make_plan(sizes, footprint, process, executor.memory)
 
 
-def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory) -> Plan:
-    """The plan by sizes alone."""
-    ours = footprint.weights + footprint.arena_now + process.mapped
+def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory, memory: int | None = None) -> Plan:
+    """The plan by sizes alone; `memory` is the ceiling."""
+    ours = footprint.weights + footprint.arena_now + footprint.streamed_now + process.mapped
+    way, stages = footprint.way, sum(size > 0 for size in footprint.stages)
+    kept = stages if way.kept is None else sum(size > 0 for size in footprint.stages[: way.kept])
+    tables = max(_touched(footprint.tables, sizes), process.mapped - footprint.panels)
     parts = (
         Part("process, libraries, tokenizer", max(process.resident - ours, 0)),
         Part("packed weights", footprint.weights),
         *([Part("panels in the file", footprint.panels)] if footprint.panels else []),
-        Part("embedding tables in the file", max(_touched(footprint.tables, sizes), process.mapped - footprint.panels)),
+        *([Part("weights read from a file", footprint.streamed)] if stages else []),
+        Part("embedding tables in the file", footprint.touched if way.give_back else tables),
         Part("arena", max(footprint.arena, footprint.arena_now)),
         *([Part("rotary positions", footprint.ropes)] if footprint.ropes else []),
         Part("text and tokens", _text_bytes(sizes.tokens)),
@@ -168,6 +200,12 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory) -> Pla
         pack_tokens=footprint.pack_tokens,
         threads=footprint.threads,
         tier=footprint.tier,
+        tile_rows=way.tile_rows,
+        stages=stages,
+        kept_stages=kept,
+        wave_tokens=way.wave_tokens,
+        tables_kept=not way.give_back,
+        memory=memory,
         parts=parts,
         reached=process.peak,
     )
@@ -180,11 +218,11 @@ def _touched(tables: Iterable[Table], sizes: Sizes) -> int:
         size = table.rows * table.row_bytes
         if table.kind == "tokens":
             rows = min(_DISTINCT * sizes.tokens**_GROWTH, sizes.tokens, table.rows)
-            blocks = max(size / _FAULT, 1)
-            total += int(size * -math.expm1(-rows * (1 + table.row_bytes / _FAULT) / blocks))
+            blocks = max(size / FAULT, 1)
+            total += int(size * -math.expm1(-rows * (1 + table.row_bytes / FAULT) / blocks))
         else:
             rows = sizes.window_tokens if table.kind == "positions" else 1
-            total += min(size, rows * table.row_bytes + _FAULT)
+            total += min(size, rows * table.row_bytes + FAULT)
     return total
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import InputError
 
 PROC = Path("/proc/self")
+_FIELDS = ("VmRSS", "VmHWM", "RssFile")
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ +(.*)")
 
 
@@ -21,11 +22,13 @@ class ProcessMemory:
         resident: now.
         peak: the most so far (VmHWM; `ru_maxrss` would start at the parent's).
         mapped: of `resident`, pages of the files that were asked about.
+        files: of `resident`, pages of any files.
     """
 
     resident: int
     peak: int
     mapped: int
+    files: int = 0
 
 
 def measure(files: Collection[Path] = (), proc: Path = PROC) -> ProcessMemory:
@@ -37,10 +40,10 @@ def measure(files: Collection[Path] = (), proc: Path = PROC) -> ProcessMemory:
     try:
         status = (proc / "status").read_text()
         mappings = (proc / "smaps").read_text(errors="surrogateescape") if files else ""
-        values = {name: int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.M)[1]) for name in ("VmRSS", "VmHWM")}  # type: ignore[index]
+        values = {name: int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.M)[1]) * 1024 for name in _FIELDS}  # type: ignore[index]
     except (OSError, TypeError) as error:
         raise InputError(f"a plan needs what Linux tells in {proc}: {error}") from error
-    return ProcessMemory(values["VmRSS"] * 1024, values["VmHWM"] * 1024, _mapped(mappings, files))
+    return ProcessMemory(values["VmRSS"], values["VmHWM"], _mapped(mappings, files), values["RssFile"])
 
 
 def _mapped(mappings: str, files: Collection[Path]) -> int:

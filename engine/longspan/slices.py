@@ -22,6 +22,7 @@ _SLICE_TEXTS = 4096
 _SLICE_CHARACTERS = 1 << 21
 _STREAM_CHARACTERS = 1 << 18  # some seconds of work: what a stream holds back at most
 _FIRST_CHARACTERS = 1 << 12  # a stream's first slice is one text or so many characters; each is twice the one before
+_CEILING_CHARACTER = 2048  # bytes of a ceiling for each: a character takes some 64 at worst, in two slices
 _PATIENCE = 0.05  # seconds that a slice waits for texts; after a text that took so long, slices begin with one again
 
 
@@ -85,11 +86,16 @@ class Slice:
         return Slice(self.group.head(count), self.tokens[:count], documents, pipeline.pack(documents))
 
 
-def listed_groups(inputs: Sequence[Input]) -> Iterator[Group]:
+def slice_characters(memory: int | None, usual: int) -> int:
+    """The most characters of a slice, with a ceiling on the process's memory or without."""
+    return usual if memory is None else min(usual, max(memory // _CEILING_CHARACTER, _FIRST_CHARACTERS))
+
+
+def listed_groups(inputs: Sequence[Input], memory: int | None = None) -> Iterator[Group]:
     """A list of texts in as few groups as the bounds allow; the last stands alone."""
-    start, characters = 0, 0
+    start, characters, most = 0, 0, slice_characters(memory, _SLICE_CHARACTERS)
     for index, item in enumerate(inputs):
-        if index > start and (index - start == _SLICE_TEXTS or characters + len(item.text) > _SLICE_CHARACTERS):
+        if index > start and (index - start == _SLICE_TEXTS or characters + len(item.text) > most):
             yield Group(start, inputs[start:index])
             start, characters = index, 0
         characters += len(item.text)
@@ -97,13 +103,14 @@ def listed_groups(inputs: Sequence[Input]) -> Iterator[Group]:
         yield Group(start, inputs[start:], alone=True)
 
 
-def streamed_groups(inputs: Iterable[Input]) -> Iterator[Group]:
+def streamed_groups(inputs: Iterable[Input], memory: int | None = None) -> Iterator[Group]:
     """Texts as they come: one, then larger and larger groups, and one again after texts that were slow to come.
 
     If `inputs` raises, the texts that it gave before come first.
     """
     items = iter(inputs)
     start, texts, characters, ended = 0, 1, _FIRST_CHARACTERS, False
+    most = slice_characters(memory, _STREAM_CHARACTERS)
     left: list[Input] = []  # what did not fit the group before
     while not ended:
         group, left = left, []
@@ -133,7 +140,7 @@ def streamed_groups(inputs: Iterable[Input]) -> Iterator[Group]:
             raise failure
         start += len(group)
         texts = 1 if slow else min(2 * len(group), _SLICE_TEXTS)
-        characters = _FIRST_CHARACTERS if slow else min(2 * characters, _STREAM_CHARACTERS)
+        characters = _FIRST_CHARACTERS if slow else min(2 * characters, most)
 
 
 def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, offsets: bool) -> Iterator[Slice]:

@@ -62,7 +62,7 @@ def stream(plan: StreamPlan, call: Callable[[bool], tuple[Pipeline, Options]]) -
     listed = any(item.spans is not None for item in first)
     chunker = by_spans(TEXTS) if listed else plan.chunker
     (pipeline, options), found = call(chunker is not None), LongTexts()
-    groups = streamed_groups(chain(first, plan.inputs))
+    groups = streamed_groups(chain(first, plan.inputs), pipeline.memory)
     try:
         for part in slices(pipeline, groups, options, offsets=chunker is not None):
             found.add(part.usages)

@@ -30,7 +30,7 @@ def test_fits(longspan: Run, tiny: Path) -> None:
     assert ran.out.endswith("\n\nfits 953,674.3 MiB\n")
     ran = longspan("plan", tiny, "--memory", "3000000")
     assert (ran.code, ran.err) == (1, "")
-    assert ran.out.splitlines()[-1].startswith("DOES NOT FIT 2.9 MiB; the largest part: ")
+    assert ran.out.startswith("DOES NOT FIT: memory is 2.9 MiB, but this process has had ")
 
 
 def test_json(longspan: Run, tiny: Path) -> None:
@@ -43,6 +43,9 @@ def test_json(longspan: Run, tiny: Path) -> None:
     assert ran.code == 1
     report = json.loads(ran.out)
     assert (report["memory"], report["fits"]) == (1000, False)
+    assert report["smallest"] > 1 << 20
+    report = json.loads(longspan("plan", tiny, "--json", "--memory", "1TB").out)
+    assert (report["memory"], report["fits"], report["kept_stages"], report["tables_kept"]) == (10**12, True, 0, True)
 
 
 @pytest.mark.parametrize("size", ["", "-1", "2 parsecs", "0"])

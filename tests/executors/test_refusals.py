@@ -148,7 +148,7 @@ def test_partials_that_leave_their_segment(run: tuple[Any, Arguments], starts: l
 def test_weights_that_cannot_be_read(change: Callable[[Any], Any]) -> None:
     program = _csrc.Program([("T", WIDTH, "float32")], -1, "generic")
     good = np.ones((ROWS, WIDTH), np.float32)
-    fields = {"out": 0, "scale": 1.0, "position_offset": 0}
+    fields = {"stage": 0, "out": 0, "scale": 1.0, "position_offset": 0}
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         program.add("embed", {**fields, "tokens": [(change(good), "F32")]})
     for dtype, values in (("F32", good.view(np.int32)), ("BF16", good.astype(np.float16)), ("F16", good)):
@@ -181,7 +181,9 @@ def add_panels(**changed: Any) -> Any:
     record = {name: array for name, array in arrays.items() if array is not None}
     weight = {"name": "up", "format": "int8", **record}
     none = dict.fromkeys(("factor", "residual", "ranks", "bias", "low_rank"))
-    program.add("linear", {"x": 0, "out": 1, "weight": weight, "format": "int8", "activation": "identity", **none})
+    program.add(
+        "linear", {"stage": 0, "x": 0, "out": 1, "weight": weight, "format": "int8", "activation": "identity", **none}
+    )
     return program
 
 

@@ -32,6 +32,18 @@ class TensorView:
     _map: mmap.mmap | None = field(default=None, repr=False)
     _start: int = field(default=0, repr=False)
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether `data` is a view of the file's map, and no copy."""
+        if self._map is None or not self.data.size:
+            return False
+        return bool(np.frombuffer(self._map, np.uint8, 1, self._start).ctypes.data == self.data.ctypes.data)
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in its file, in bytes."""
+        return self._start
+
     def release(self) -> None:
         """Gives the resident pages that lie wholly in this tensor back; `data` stays readable, from the file again."""
         if self._map is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .options import add_command, add_json, add_model, add_records, positive, sizes
+from .options import add_command, add_json, add_memory, add_model, add_records, positive, sizes
 from .terminal import counted, note, show_json
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="where the vectors go")
     parser.add_argument("--format", choices=("npz", "jsonl", "parquet"), help="default: by the output's suffix")
     add_model(parser)
+    add_memory(parser)
     parser.add_argument("--chunk-tokens", type=sizes, metavar="N[,N…]", help="late chunks of at most so many tokens")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
     prompt = parser.add_mutually_exclusive_group()
@@ -116,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         long_text=args.long_text,
         truncate_dim=args.truncate_dim,
         threads=args.threads,
+        memory=args.memory,
     )
     args.long_text = encoder.long_text
     identity = identity_of({name: getattr(args, name) for name in SHAPING}, folder, encoder.device, sources)

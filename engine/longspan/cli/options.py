@@ -71,6 +71,17 @@ def add_model(parser: argparse.ArgumentParser, *, option: bool = True) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one per physical core)")
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """--memory."""
+    parser.add_argument(
+        "--memory",
+        type=memory_size,
+        metavar="SIZE",
+        help='a ceiling on what the process ever has in memory, such as "350 MB" or "2GiB": what does not fit of the '
+        "weights is read from the disk layer by layer, and no vector changes",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")

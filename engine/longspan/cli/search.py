@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, LongTextWarning
-from .options import add_command, add_json, add_model, add_records, positive
+from .options import add_command, add_json, add_memory, add_model, add_records, positive
 from .terminal import one_line, show, show_json
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - for standard input")
     parser.add_argument("question", metavar="QUESTION")
     add_model(parser)
+    add_memory(parser)
     parser.add_argument(
         "--chunk-tokens", type=positive, default=128, metavar="N", help="tokens of a passage, at most (default: 128)"
     )
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if not check_text(args.question, "the question").strip():
         raise InputError("the question is empty")
     sources = find_sources(args.files, input_format=args.input_format)
-    encoder = Encoder(args.model, weights=args.weights, threads=args.threads)
+    encoder = Encoder(args.model, weights=args.weights, threads=args.threads, memory=args.memory)
     skipped = Skipped(args.skip_errors)
     groups = grouped(read_documents(sources, Columns(args.text_field, args.id_field), skipped))
     best = search(encoder, args.question, groups, args.chunk_tokens, args.top)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from typing import Any
 
 from ..batch import PackedBatch
 from ..checkpoint.tensor_view import TensorView
@@ -22,11 +23,12 @@ BACKENDS = ("reference", "transformers")
 Samples = Callable[[], PackedBatch]
 """Texts to look at a model with, made when they are asked for."""
 
-MakeExecutor = Callable[[Program, Mapping[str, TensorView], Samples], Executor]
+MakeExecutor = Callable[[Program, Mapping[str, TensorView], Samples, int], Executor]
+"""From a body, its tensors, samples, and the tokens of the longest text to expect."""
 
 
 def choose_executor(
-    device: str | None, weights: str, backend: str | None, threads: int | None
+    device: str | None, weights: str, backend: str | None, threads: int | None, memory: int | None = None
 ) -> tuple[str, MakeExecutor]:
     """The device's name, and a function that makes its executor. Torch is imported only if it will run.
 
@@ -44,7 +46,9 @@ def choose_executor(
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise InputError(f"device is {name!r}, expected 'cpu', 'cuda' or 'cuda:N'")
     if name == "cpu" and backend is None:
-        return name, _cpu(threads, weights)
+        return name, _cpu(threads, weights, memory)
+    if memory is not None:
+        raise InputError("memory= is for the CPU, without a backend: elsewhere nothing keeps to it")
     if weights not in ("auto", "float32"):
         raise InputError(f"weights={weights!r} runs on the CPU, without a backend")
     return name, _foreign(name) if backend == "transformers" else _reference(name)
@@ -56,13 +60,14 @@ def check_device(device: object, own: str) -> None:
         raise InputError(f"device is {device!r}, but this encoder is on {own!r}; make another one for it")
 
 
-def _cpu(threads: int | None, weights: str) -> MakeExecutor:
+def _cpu(threads: int | None, weights: str, memory: int | None) -> MakeExecutor:
     from .cpu import CpuExecutor
 
     wanted = next((known for known in FORMATS if known == weights), None)
 
-    def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples) -> Executor:
-        return CpuExecutor(body, tensors, threads=threads, weights=wanted, samples=samples)
+    def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples, longest: int) -> Executor:
+        options: dict[str, Any] = {"threads": threads, "weights": wanted, "memory": memory}
+        return CpuExecutor(body, tensors, samples=samples, longest=longest, **options)
 
     return make
 
@@ -71,7 +76,7 @@ def _reference(device: str) -> MakeExecutor:
     _check_torch(device)
     from .reference import ReferenceExecutor
 
-    return lambda body, tensors, samples: ReferenceExecutor(body, tensors, device=device)
+    return lambda body, tensors, samples, longest: ReferenceExecutor(body, tensors, device=device)
 
 
 def _foreign(device: str) -> MakeExecutor:
@@ -80,7 +85,7 @@ def _foreign(device: str) -> MakeExecutor:
         raise InputError("backend='transformers' needs transformers: pip install transformers")
     from .foreign import ForeignExecutor
 
-    def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples) -> Executor:
+    def make(body: Program, tensors: Mapping[str, TensorView], samples: Samples, longest: int) -> Executor:
         assert isinstance(tensors, Tensors)
         return ForeignExecutor(body, tensors.source, device=device)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..batch import PackedBatch
-from .joining import Cut, Pooled, joined, shares
+from .joining import Cut, Poll, Pooled, joined, shares
 
 SMALL_TOKENS = 512
 """A batch of so many tokens at most is taken along by others."""
@@ -21,8 +21,6 @@ TOGETHER_TOKENS = 2048
 
 GROWTH = 4
 """How much larger the parts of a large batch are while nobody waits."""
-
-Poll = Callable[[int], None]
 
 
 class Coalescer:
@@ -101,8 +99,8 @@ class Coalescer:
         cut = Cut(batch)
 
         def run_part() -> None:
-            done, end = cut.tokens_done, cut.next_segment(self._part_tokens * queue.next_growth())
-            cut.add(end, self._run(cut.part(end), None if poll is None else lambda part: poll(done + part)))
+            end = cut.next_segment(self._part_tokens * queue.next_growth())
+            cut.add(end, self._run(cut.part(end), cut.shifted(poll)))
 
         while not cut.done:
             queue.take_turn(_Caller(None), run_part)

@@ -1,9 +1,11 @@
-"""The C++ executor: hands a program to `_csrc` once, then runs batches in one call each, without the GIL."""
+"""The C++ executor: binds a program to its weights once, then runs a batch in one call, without the GIL."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,25 +14,28 @@ import numpy.typing as npt
 from .. import _csrc
 from ..batch import Float32, Int64, PackedBatch, Partials
 from ..checkpoint.panels import PackedView, panel_file
-from ..checkpoint.tensor_view import TensorView, as_float32
+from ..checkpoint.tensor_view import TensorView
+from ..checkpoint.unchanged import Unchanged
 from ..errors import CheckpointError, InputError
-from ..program.arena import Extents, place
+from ..program.arena import Extents
 from ..program.formats import in_format
-from ..program.instructions import Attention, Embed, HeadNorm, Instruction, Routing, Tap
-from ..program.operands import Buffer, LowRank, Weight
-from ..program.positions import LengthScale, SelfExtend
+from ..program.instructions import Embed, Pool
+from ..program.operands import Weight
 from ..program.program import Program
-from ..program.relative import bias_buckets
-from ..program.rope import PositionScale, Rope, RopeTables
+from ..program.rope import RopeTables
 from ..weights import Format
+from .binding import Inputs, bind
+from .ceiling import Ceiling
 from .coalescing import Coalescer
-from .footprint import Footprint, panel_bytes, tables_of
-from .schedule import PACK_TOKENS, Packs, Schedule, make_packs
+from .fitting import BodySizes, Fitting
+from .footprint import Footprint, panel_bytes, passing_bytes, tables_of, touched_by
+from .joining import Cut
+from .layouts import BodyLayouts, Layout, layout
+from .schedule import PACK_TOKENS, Schedule, make_packs
+from .streamed import StreamedWeights, packed_away, packed_bytes, stored_panels
 from .threads import default_threads
 from .tiers import wanted_tier
-
-TILE_ROWS = 96
-"""Rows of one `mlp` tile: its intermediate matrix stays in the near cache."""
+from .ways import SMALL_PACK_TOKENS, Chosen, Way, head
 
 TAIL_ROWS = 64
 """Vectors that one thread takes through the tail at a time."""
@@ -41,14 +46,16 @@ TAILS = 8
 PART_PACKS = 4
 """How many packs of a large batch each thread runs before other callers have their turn."""
 
-RELATIVE_PAD = 16
-"""By how much the C++ kernels may read beyond the largest distance of a relative bias."""
+STREAMED_PART_TOKENS = 1 << 16
+"""The same in tokens where weights are read from a file for every part."""
 
 Panels = tuple[npt.NDArray[Any], Float32 | None, Float32 | None, Float32 | None]
 """A matrix as the kernels read it: panels, and of int8 scales, totals and perhaps smooth; see `checkpoint.panels`."""
 
-Layout = tuple[Int64, int, int]
-"""Byte offsets by buffer index, bytes of the arena, rows it was laid out for."""
+PAGE = 1 << 21
+"""What an arena may be larger than needed, in bytes."""
+
+Poll = Callable[[int], None]
 
 
 class CpuExecutor:
@@ -64,14 +71,19 @@ class CpuExecutor:
         weights: what the body's matrices are packed as and multiplied in; by default what the file holds panels of,
             else float32. The tail stays float32.
         samples: a batch that shows how far the inputs of products reach; for int8, which is then more exact.
+        memory: a ceiling in bytes on what the process ever has resident. Matrices then come from a file stage by stage
+            where the ceiling asks for it; no bit of a result depends on it.
+        longest: tokens of the longest text to expect; with a ceiling, matrices that leave no room for it go to a file.
 
     Attributes:
         body: the program, in that format.
         format: the format.
+        tables: the embedding tables that it reads rows of.
 
     Raises:
         CheckpointError: a weight is missing or has another shape than the program says.
         InputError: the tier is unknown or not available, or the file holds panels of another format.
+        MemoryCeilingError: not even a text of one token would stay below the ceiling.
     """
 
     def __init__(
@@ -83,32 +95,85 @@ class CpuExecutor:
         isa: str | None = None,
         weights: Format | None = None,
         samples: Callable[[], PackedBatch] | None = None,
+        memory: int | None = None,
+        longest: int = 1,
     ) -> None:
         self.format = _format(weights, tensors)
         self.body = body = in_format(body, self.format)
         self.threads = default_threads() if threads is None else threads
         self._isa = wanted_tier() if isa is None else isa
         self._ropes = RopeTables()
-        self._callers = Coalescer(
-            lambda batch, poll: self._run(batch, make_packs(batch.cu_seqlens, self.threads), self.threads, poll),
-            part_tokens=PART_PACKS * self.threads * PACK_TOKENS,
-        )
         self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
-        self._layouts: dict[int, Layout] = {}
-        self._tile = _layout(body, Extents(tokens=0, tile=TILE_ROWS, vectors=0), TILE_ROWS)
-        self._program = _bind(body, tensors, self._isa, output=None)
-        self._panels = panel_bytes(body, tensors)
-        if self.format == "int8" and samples is not None and not self._panels:
-            inputs = self._inputs(samples())
-            del self._program  # one copy of the weights at a time
-            self._program = _bind(body, tensors, self._isa, output=None, inputs=inputs)
-        self._tables = tuple(tables_of(body, tensors))
+        self._layouts = BodyLayouts(body)
+        self.tables = tuple(tables_of(body, tensors))
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
+        self._unchanged = Unchanged(_files(body, tensors))
+        ceiling = None if memory is None else Ceiling(memory)
+        self._load(tensors, samples, ceiling, longest)
+        self._panels = 0 if self._streamed else panel_bytes(body, tensors)
+        self._fitting = Fitting(ceiling, self.format, stored=self._streamed is not None)
+        part_tokens = PART_PACKS * self.threads * PACK_TOKENS
+        self._callers = Coalescer(self._run, STREAMED_PART_TOKENS if self._streamed else part_tokens)
+        if ceiling is not None:
+            ceiling.start()
+            self._fitting.choose(np.array([0, 1], np.int64), self._sizes(0), 0, None)
+
+    @property
+    def memory(self) -> int | None:
+        """The ceiling on the process's memory, in bytes."""
+        return None if self._fitting.ceiling is None else self._fitting.ceiling.memory
 
     @property
     def isa(self) -> str:
         """The tier of instructions in use."""
         return self._program.isa
+
+    # --- loading -------------------------------------------------------------------------------------------------
+
+    def _load(
+        self,
+        tensors: Mapping[str, TensorView],
+        samples: Callable[[], PackedBatch] | None,
+        ceiling: Ceiling | None,
+        longest: int,
+    ) -> None:
+        self._bind(tensors, ceiling, longest)
+        if self.format == "int8" and samples is not None and panel_file(tensors.values()) is None:
+            inputs = self._inputs(samples(), ceiling)
+            del self._program, self._streamed  # one copy of the weights at a time
+            self._bind(tensors, ceiling, longest, inputs)
+
+    def _bind(
+        self, tensors: Mapping[str, TensorView], ceiling: Ceiling | None, longest: int, inputs: Inputs = ()
+    ) -> None:
+        self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, inputs)
+        records = {} if self._streamed is None else self._streamed.records
+        self._program = bind(self.body, tensors, self._isa, None, inputs, records)
+
+    def _in_a_file(
+        self, tensors: Mapping[str, TensorView], ceiling: Ceiling, longest: int, inputs: Inputs
+    ) -> StreamedWeights | None:
+        """The matrices in a file, where the checkpoint has them so or memory is too short for them; else None."""
+        held = stored_panels(self.body, tensors)
+        if held is not None:
+            path, stored = held
+            with path.open("rb") as file:
+                return StreamedWeights(self.body, self.format, str(path), file, stored)
+        buffers = self._layouts.tokens(longest, staged=False)[1] + self.threads * passing_bytes(self.tables)
+        if packed_bytes(self.body) + buffers <= ceiling.room(0):
+            return None
+        away, stored = packed_away(self.body, tensors, self._isa, inputs)
+        with away:
+            return StreamedWeights(self.body, self.format, "the file of packed weights", away, stored)
+
+    def _inputs(self, batch: PackedBatch, ceiling: Ceiling | None) -> Inputs:
+        """For each instruction, by weight: how far the columns of its input reach, seen with a batch."""
+        self._program.watch()
+        way = Way(schedule="packs") if ceiling is None else Way("packs", SMALL_PACK_TOKENS, give_back=True)
+        self.run_way(batch, way if self._streamed is None else replace(way, kept=0), threads=1)
+        return self._program.watched()
+
+    # --- the body ------------------------------------------------------------------------------------------------
 
     def run_body(
         self,
@@ -116,7 +181,7 @@ class CpuExecutor:
         *,
         schedule: Schedule = "auto",
         pack_tokens: int | None = None,
-        poll: Callable[[int], None] | None = None,
+        poll: Poll | None = None,
     ) -> tuple[Float32, ...]:
         """Run the body on a batch; calls from several threads take turns, see `Coalescer`.
 
@@ -133,44 +198,165 @@ class CpuExecutor:
         Raises:
             ValueError: the batch does not fit the program (ids outside the vocabulary, partials outside a segment, a
                 task without low-rank pairs).
+            CheckpointError: a file that the weights or tables lie in is not any more what it was.
+            MemoryCeilingError: a text does not fit below the ceiling.
+            MemoryError: nor does the machine have the memory for it.
         """
         if schedule == "auto" and pack_tokens is None:
             return self._callers.run(batch, poll)
-        packs = make_packs(batch.cu_seqlens, self.threads, schedule, pack_tokens)
-        return self._run(batch, packs, self.threads, poll)
+        return self.run_way(batch, Way(schedule=schedule, pack_tokens=pack_tokens), poll)
 
-    def _run(
-        self, batch: PackedBatch, packs: Packs, threads: int, poll: Callable[[int], None] | None
+    def _run(self, batch: PackedBatch, poll: Poll | None) -> tuple[Float32, ...]:
+        """A batch wave by wave, in what memory there is at each."""
+        cut, most = Cut(batch), None
+        while True:
+            chosen = self._fit(cut.part(batch.segments), most)
+            end = cut.end_of(chosen.way.wave_tokens)
+            try:
+                pooled = self.run_way(cut.part(end), chosen.way, cut.shifted(poll))
+            except MemoryError:  # what is done stays done; the rest has to do with half
+                most = self._fitting.less_than(chosen, self._sizes(0), batch.cu_seqlens)
+                self._program.drop_arena()
+                continue
+            cut.add(end, pooled)
+            if cut.done:
+                return cut.pooled
+
+    def run_way(
+        self, batch: PackedBatch, way: Way, poll: Poll | None = None, threads: int | None = None
     ) -> tuple[Float32, ...]:
+        """Run a batch, or a wave of one, in a given way; arguments, results and errors are those of `run_body`."""
+        threads = self.threads if threads is None else threads
+        packs = make_packs(batch.cu_seqlens, threads, way.schedule, way.pack_tokens)
         own, shared = packs.largest(batch.cu_seqlens)
         place = batch.positions, batch.cu_seqlens
         ropes = [self._ropes.of_batch(rope, *place) for rope in self._rotary]
         mapped = self._position_map
-        return tuple(
-            self._program.run_body(
-                ids=batch.ids,
-                positions=batch.positions if mapped is None else mapped.of_batch(*place),
-                cu_seqlens=batch.cu_seqlens,
-                partials=[_arrays(partials) for partials in batch.partials],
-                pack_segments=packs.segments,
-                pack_order=packs.order,
-                shared_packs=packs.shared,
-                task=-1 if batch.task is None else batch.task,
-                ropes=[(rope.rows, rope.values) for rope in ropes],
-                q_scales=[scale.of_batch(*place) for scale in self._q_scales],
-                pack=self._token_layout(own),
-                shared=self._token_layout(shared),
-                tile=self._tile,
-                threads=threads,
-                poll=poll,
+        carried, streamed = self._layouts.carried, self._streamed
+        staging = None
+        if streamed is not None and way.kept is not None:
+            staging = carried.places, carried.row_bytes, streamed.stream, way.kept
+        staged = staging is not None
+        with self._files_unchanged(poll) as checked:
+            if streamed is not None and not staged:
+                streamed.stream.load()
+            return tuple(
+                self._program.run_body(
+                    ids=batch.ids,
+                    positions=batch.positions if mapped is None else mapped.of_batch(*place),
+                    cu_seqlens=batch.cu_seqlens,
+                    partials=[_arrays(partials) for partials in batch.partials],
+                    pack_segments=packs.segments,
+                    pack_order=packs.order,
+                    shared_packs=packs.shared,
+                    task=-1 if batch.task is None else batch.task,
+                    ropes=[(rope.rows, rope.values) for rope in ropes],
+                    q_scales=[scale.of_batch(*place) for scale in self._q_scales],
+                    pack=self._layouts.tokens(own, staged=staged),
+                    shared=self._layouts.tokens(shared, staged=staged),
+                    tile=self._layouts.tile(way.tile_rows),
+                    threads=threads,
+                    poll=checked,
+                    staging=staging,
+                    give_back=way.give_back,
+                )
             )
+
+    @contextlib.contextmanager
+    def _files_unchanged(self, poll: Poll | None) -> Iterator[Poll]:
+        """Checks files before a run, and whenever it asks; what is read of them meanwhile is checked as it is read."""
+        self._unchanged.check()
+
+        def checked(tokens: int) -> None:
+            self._unchanged.check()
+            if poll is not None:
+                poll(tokens)
+
+        try:
+            yield checked
+        except _csrc.StreamError as error:
+            assert self._streamed is not None
+            raise CheckpointError(f"{self._streamed.name} changed after the model was loaded: {error}.") from error
+
+    # --- memory --------------------------------------------------------------------------------------------------
+
+    def _fit(self, batch: PackedBatch, most: int | None) -> Chosen:
+        """How to run a batch, or its first wave, within so many bytes at most."""
+        chosen = self._fitting.choose(batch.cu_seqlens, self._sizes(self._touched(batch)), self._results(batch), most)
+        if self._fitting.ceiling is not None and self._program.arena_bytes > chosen.need.arena + PAGE:
+            self._program.drop_arena()
+        return chosen
+
+    def _sizes(self, touched: int) -> BodySizes:
+        """What the body takes, where a batch brings so many bytes of the tables into memory."""
+        ceiling, streamed = self._fitting.ceiling, self._streamed
+        tables_now = 0 if ceiling is None else ceiling.pages_since()
+        whole = sum(table.rows * table.row_bytes for table in self.tables)
+        return BodySizes(
+            program=self._program,
+            layouts=self._layouts,
+            threads=self.threads,
+            stage_bytes=self._stage_bytes,
+            tables=self.tables,
+            touched=min(whole, tables_now + touched),
+            held=self._program.arena_bytes + (0 if streamed is None else streamed.stream.resident_bytes) + tables_now,
         )
 
-    def _inputs(self, batch: PackedBatch) -> list[dict[str, list[float]]]:
-        """For each instruction, by weight: how far the columns of its input reach, seen with a batch."""
-        self._program.watch()
-        self._run(batch, make_packs(batch.cu_seqlens, 1, "packs"), 1, None)
-        return self._program.watched()
+    @property
+    def _stage_bytes(self) -> tuple[int, ...]:
+        return () if self._streamed is None else self._streamed.stage_bytes
+
+    def _touched(self, batch: PackedBatch) -> int:
+        if self._fitting.ceiling is None:  # nobody asks
+            return 0
+        return touched_by(self.tables, batch.ids, int(np.diff(batch.cu_seqlens).max(initial=0)))
+
+    def _results(self, batch: PackedBatch) -> int:
+        """Bytes of what a batch pools to, once as it comes and once in order, and of new rotary tables."""
+        widths = [step.x.width for step in self.body.instructions if isinstance(step, Pool)]
+        pooled = sum(width * partials.count * 4 for width, partials in zip(widths, batch.partials, strict=True))
+        return 2 * pooled + sum(self._ropes.growth(rope, np.diff(batch.cu_seqlens)) for rope in self._rotary)
+
+    def footprint(
+        self, cu_seqlens: Int64, tail: Program, tensors: Mapping[str, TensorView], touched: int = 0, beside: int = 0
+    ) -> Footprint:
+        """What `run_body` takes for a batch of these segments, and the tail after it; nothing runs.
+
+        Args:
+            cu_seqlens: the segments.
+            tail: what runs after the body.
+            tensors: its own.
+            touched: bytes of the tables that the batch brings into memory.
+            beside: bytes that the call takes besides, which count with a ceiling alone.
+
+        Raises:
+            MemoryCeilingError: the batch does not fit below the ceiling.
+        """
+        tail_program, tail_layout = self._bound_tail(tail, tensors)
+        sizes = self._sizes(touched)
+        chosen = self._fitting.choose(cu_seqlens, sizes, beside, None)
+        way, need = chosen.way, chosen.need
+        wave = head(cu_seqlens, way.wave_tokens)
+        packs = make_packs(wave, self.threads, way.schedule, way.pack_tokens)
+        return Footprint(
+            tier=self.isa,
+            threads=self.threads,
+            schedule="packs" if not packs.shared else "shared" if packs.shared == len(packs.order) else "both",
+            pack_tokens=max(packs.largest(wave)),
+            weights=sum(program.weight_bytes for program in (self._program, tail_program)),
+            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self._rotary),
+            arena=need.arena + self.threads * tail_layout[1],
+            arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
+            tables=self.tables,
+            panels=self._panels,
+            way=way,
+            stages=self._stage_bytes,
+            streamed=need.weights,
+            streamed_now=0 if self._streamed is None else self._streamed.stream.resident_bytes,
+            touched=need.tables,
+        )
+
+    # --- the tail ------------------------------------------------------------------------------------------------
 
     def run_tail(
         self,
@@ -180,63 +366,41 @@ class CpuExecutor:
         batch_partials: tuple[Partials, ...],
     ) -> Float32:
         """Turn partials into vectors: float32 [N, width of the tail's output]."""
-        program, layout = self._bound_tail(tail, tensors)
+        program, place = self._bound_tail(tail, tensors)
         return program.run_tail(
             data=list(partials),
             partials=[_arrays(item) for item in batch_partials],
             cu_vectors=[item.cu_vectors for item in batch_partials],
-            layout=layout,
+            layout=place,
             threads=self.threads,
         )
-
-    def footprint(self, cu_seqlens: Int64, tail: Program, tensors: Mapping[str, TensorView]) -> Footprint:
-        """What `run_body` takes for a batch of these segments, and the tail after it; nothing runs."""
-        tail_program, tail_layout = self._bound_tail(tail, tensors)
-        packs = make_packs(cu_seqlens, self.threads)
-        own, shared = packs.largest(cu_seqlens)
-        arena = self._program.needed_bytes(
-            packs=len(packs.order),
-            shared_packs=packs.shared,
-            pack=self._token_layout(own)[1],
-            shared=self._token_layout(shared)[1],
-            tile=self._tile[1],
-            tile_rows=self._tile[2],
-            threads=self.threads,
-        )
-        return Footprint(
-            tier=self.isa,
-            threads=self.threads,
-            schedule="packs" if not packs.shared else "shared" if packs.shared == len(packs.order) else "both",
-            pack_tokens=max(own, shared),
-            weights=sum(program.weight_bytes for program in (self._program, tail_program)),
-            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self._rotary),
-            arena=arena + self.threads * tail_layout[1],
-            arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
-            tables=self._tables,
-            panels=self._panels,
-        )
-
-    def panels(self) -> Iterator[tuple[Weight, list[Panels]]]:
-        """The body's matrices that have a format, each of several experts by itself; views, valid while this lives."""
-        for index, step in enumerate(self.body.instructions):
-            for field, matrices in self._program.panels_of(index).items():
-                yield getattr(step, field), matrices
 
     def _bound_tail(self, tail: Program, tensors: Mapping[str, TensorView]) -> tuple[_csrc.Program, Layout]:
         known = self._tails.get(tail)
         if known is None:
-            program = _bind(tail, tensors, self._isa, output=tail.outputs[0])
-            layout = _layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
-            known = program, layout
+            program = bind(tail, tensors, self._isa, tail.outputs[0])
+            known = program, layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
             self._tails = dict([*self._tails.items(), (tail, known)][-TAILS:])
         return known
 
-    def _token_layout(self, tokens: int) -> Layout:
-        rows = -(-tokens // 64) * 64
-        layout = self._layouts.get(rows)
-        if layout is None:
-            layout = self._layouts[rows] = _layout(self.body, Extents(tokens=rows, tile=0, vectors=0), rows)
-        return layout
+    # --- saving --------------------------------------------------------------------------------------------------
+
+    def panels(self) -> Iterator[tuple[Weight, list[Panels]]]:
+        """The body's matrices that have a format, each of several experts by itself; views, valid while this lives."""
+        if self._streamed is not None:
+            yield from self._streamed.panels()
+            return
+        for index, step in enumerate(self.body.instructions):
+            for field, matrices in self._program.panels_of(index).items():
+                yield getattr(step, field), matrices
+
+
+def _files(body: Program, tensors: Mapping[str, TensorView]) -> Iterator[Path]:
+    """The files that are read while the program runs: of tables, and of weights in panels."""
+    for step in body.instructions:
+        for view in (tensors[name] for weight in step.weights for name in weight.names):
+            if isinstance(view, PackedView) or (isinstance(step, Embed) and view.is_mapped):
+                yield view.file
 
 
 def _format(wanted: Format | None, tensors: Mapping[str, TensorView]) -> Format:
@@ -253,95 +417,3 @@ def _format(wanted: Format | None, tensors: Mapping[str, TensorView]) -> Format:
 
 def _arrays(partials: Partials) -> tuple[Int64, Int64, Float32, Float32]:
     return partials.starts, partials.ends, partials.first_weight, partials.weight_step
-
-
-def _layout(program: Program, extents: Extents, rows: int) -> Layout:
-    arena = place(program, extents)
-    offsets = [arena.offsets.get(buffer.name, 0) for buffer in program.buffers]
-    return np.array(offsets, np.int64), arena.size, rows
-
-
-def _bind(
-    program: Program,
-    tensors: Mapping[str, TensorView],
-    isa: str,
-    output: Buffer | None,
-    inputs: Sequence[Mapping[str, Sequence[float]]] = (),
-) -> _csrc.Program:
-    """The program with its weights, in the form that `_csrc` takes; `inputs` are those of `_inputs`."""
-    index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
-    try:
-        bound = _csrc.Program(
-            buffers=[(buffer.rows.value, buffer.width, buffer.dtype) for buffer in program.buffers],
-            output=-1 if output is None else index[output.name],
-            isa=isa,
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    for number, step in enumerate(program.instructions):
-        known = {"inputs": inputs[number]} if inputs else {}
-        views = [tensors[name] for weight in step.weights for name in weight.names]
-        try:
-            bound.add(step.op, _fields(step, program, index, tensors) | known)
-        except ValueError as error:
-            held = panel_file(views)
-            if held is None:
-                raise
-            raise CheckpointError(f"{held.path}: {error}.") from error
-        if not isinstance(step, Embed):  # packed: its pages of the file need not stay in memory
-            for view in views:
-                view.release()
-    return bound
-
-
-def _fields(
-    step: Instruction, program: Program, index: Mapping[str, int], tensors: Mapping[str, TensorView]
-) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for spec in dataclasses.fields(step):
-        value = getattr(step, spec.name)
-        match value:
-            case Buffer():
-                value = index[value.name]
-            case Weight():
-                value = _operand(value, tensors)
-            case LowRank():
-                left, right = (_parts(weight, tensors) for weight in (value.left, value.right))
-                value = {"left": left, "right": right, "tasks": value.tasks, "rank": value.rank, "scale": value.scale}
-            case Rope():
-                number = program.ropes.index(value)
-                value = {"index": number, "size": value.size, "interleaved": value.interleaved}
-            case PositionScale() | LengthScale():
-                value = program.q_scales.index(value)
-            case HeadNorm() | Routing() | SelfExtend():
-                value = dataclasses.asdict(value)
-        values[spec.name] = value
-    if isinstance(step, Attention) and step.relative is not None:
-        values["reach"] = step.relative.max_distance
-        values["relative_bias"] = [(_by_distance(step, values["relative_bias"]), "F32")]
-    if isinstance(step, Tap):
-        values["layers"] = step.weight.size
-    return values
-
-
-def _operand(weight: Weight, tensors: Mapping[str, TensorView]) -> Any:
-    """A weight as `_csrc` takes it: in panels, or as parts."""
-    views = [tensors[name] for name in weight.names]
-    held = panel_file(views)
-    if held is None or not all(isinstance(view, PackedView) for view in views):
-        return _parts(weight, tensors)
-    return {"name": weight.key, "format": held.format, **held.parts(weight.key)}
-
-
-def _parts(weight: Weight, tensors: Mapping[str, TensorView]) -> list[tuple[Any, str]]:
-    return [(weight.arrange(tensors[name].data), tensors[name].dtype) for name in weight.names]
-
-
-def _by_distance(step: Attention, parts: Sequence[tuple[Any, str]]) -> Float32:
-    """A relative bias by query - key, padded at both ends: [H, 2 * (max_distance + pad) + 1]."""
-    assert step.relative is not None
-    assert step.relative_bias is not None
-    table = np.concatenate([as_float32(data, dtype) for data, dtype in parts])
-    by_distance = table[bias_buckets(step.relative, step.relative_bias.shape[0])[::-1]]
-    padded = np.pad(by_distance, ((RELATIVE_PAD, RELATIVE_PAD), (0, 0)), mode="edge")
-    return np.ascontiguousarray(padded.T)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
 
 from ..batch import Float32, Int64, PackedBatch, Partials
+
+Poll = Callable[[int], None]
 
 Pooled = tuple[Float32, ...]
 """What a body returns: one array [P, D] per pooling."""
@@ -70,6 +72,19 @@ class Cut:
             return self._batch.segments
         end = int(np.searchsorted(offsets, offsets[self._segment] + tokens, side="right")) - 1
         return max(end, self._segment + 1)
+
+    def end_of(self, tokens: int | None) -> int:
+        """Where a part of so many tokens at most ends, but of one segment at least; None for all that is left."""
+        offsets = self._batch.cu_seqlens
+        if tokens is None:
+            return self._batch.segments
+        end = int(np.searchsorted(offsets, self.tokens_done + tokens, side="right")) - 1
+        return max(end, self._segment + 1)
+
+    def shifted(self, poll: Poll | None) -> Poll | None:
+        """What is told of a part's tokens, told of all of the batch's."""
+        done = self.tokens_done
+        return None if poll is None else lambda tokens: poll(done + tokens)
 
     def part(self, end: int) -> PackedBatch:
         """The segments up to `end`."""

@@ -13,6 +13,10 @@ from ..program.program import Program
 class Executor(Protocol):
     """Runs a body on batches, and tails on what it pooled."""
 
+    @property
+    def memory(self) -> int | None:
+        """The ceiling on the process's memory that it keeps to, in bytes."""
+
     def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
         """Partials [P, D] per pooling."""
 

@@ -70,7 +70,7 @@ def without_tokens(partials: tuple[Partials, ...]) -> PackedBatch:
 
 
 class ReferenceExecutor:
-    """Runs a body, and tails, with torch.
+    """Runs a body, and tails, with torch, in as much memory as that takes.
 
     Args:
         body: the program that ends in `pool` instructions.
@@ -81,6 +81,8 @@ class ReferenceExecutor:
     Raises:
         CheckpointError: a tensor is missing or has another shape than the program expects.
     """
+
+    memory: int | None = None
 
     def __init__(
         self,

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from .cgroups import OWN, ROOT, unified_folders
+
 
 def default_threads() -> int:
     """Physical cores in this process's affinity mask, no more than the cgroup's CPU quota, at least one."""
@@ -23,22 +25,11 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+def _cgroup_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
     """The CPUs that the cgroup grants (version 2, then version 1), or None without a limit."""
-    quotas = [_quota_v2(folder) for folder in _cgroup_folders(root, own)]
+    quotas = [_quota_v2(folder) for folder in unified_folders(root, own)]
     quotas.append(_quota_v1(root / "cpu"))
     return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def _cgroup_folders(root: Path, own: Path) -> list[Path]:
-    """This process's cgroup and all its ancestors: any of them may set a limit."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        lines = []
-    paths = [line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")]
-    folder = root / paths[0] if paths else root
-    return [folder, *(parent for parent in folder.parents if parent == root or root in parent.parents)]
 
 
 def _quota_v2(folder: Path) -> float | None:

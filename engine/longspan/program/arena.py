@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from .operands import Buffer, Rows
@@ -109,7 +109,7 @@ ORDERS: tuple[Callable[[Block], tuple[int, int]], ...] = (
 )
 
 
-def place(program: Program, extents: Extents, *, alignment: int = 64) -> Arena:
+def place(program: Program, extents: Extents, *, alignment: int = 64, without: Collection[str] = ()) -> Arena:
     """Give every buffer a place; buffers share bytes only if no instruction lies in the live ranges of both.
 
     A buffer is live from its first write to its last use, inputs from the start and outputs to the end; what one
@@ -119,6 +119,7 @@ def place(program: Program, extents: Extents, *, alignment: int = 64) -> Arena:
         program: whose buffers are placed.
         extents: how many rows they have.
         alignment: of every offset and of the size, in bytes.
+        without: names of buffers that live elsewhere.
     """
-    blocks = blocks_of(program, extents, alignment)
+    blocks = [block for block in blocks_of(program, extents, alignment) if block.name not in without]
     return min((first_fit(sorted(blocks, key=order)) for order in ORDERS), key=lambda arena: arena.size)

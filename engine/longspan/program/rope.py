@@ -8,6 +8,8 @@ import numpy as np
 
 from ..batch import Float32, Int32, Int64
 
+_BLOCK = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Frequencies:
@@ -101,10 +103,16 @@ def inverse_frequencies(base: float, size: int) -> tuple[float, ...]:
 
 def rope_values(frequencies: Frequencies, positions: int) -> Float32:
     """[positions, R] float32: cosines, then sines, of positions from 0 on; angles are rounded to float32."""
-    inverse = np.array(frequencies.inverse, np.float32)
-    angles = (np.arange(positions, dtype=np.float32)[:, None] * inverse).astype(np.float64)
-    scale = np.float32(frequencies.scale)
-    return np.concatenate([np.cos(angles).astype(np.float32) * scale, np.sin(angles).astype(np.float32) * scale], 1)
+    inverse, scale = np.array(frequencies.inverse, np.float32), np.float32(frequencies.scale)
+    half = len(inverse)
+    values = np.empty((positions, 2 * half), np.float32)
+    for first in range(0, positions, _BLOCK):  # what numpy holds meanwhile is a few times as large
+        rows = values[first : first + _BLOCK]
+        turns = np.arange(first, first + len(rows), dtype=np.float32)
+        angles = (turns[:, None] * inverse).astype(np.float64)
+        rows[:, :half], rows[:, half:] = np.cos(angles), np.sin(angles)
+        rows *= scale
+    return values
 
 
 class RopeTables:
@@ -118,6 +126,11 @@ class RopeTables:
         """The bytes of the values for segments of these lengths."""
         kinds = {rope.of_length(length) for length in np.unique(lengths).tolist()} if rope.long else {rope.usual}
         return len(kinds) * int(lengths.max(initial=0)) * rope.size * 4
+
+    def growth(self, rope: Rope, lengths: Int64) -> int:
+        """How many of these bytes are not in memory yet, about."""
+        known = sum(values.nbytes for values in self._values.values())
+        return max(self.bytes_of(rope, lengths) - known, 0)
 
     def of_batch(self, rope: Rope, positions: Int32, cu_seqlens: Int64) -> RopeTable:
         """The table of a batch of T tokens at `positions` [T], in segments of `cu_seqlens`."""
