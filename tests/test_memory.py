@@ -219,7 +219,7 @@ def test_a_limit_on_addresses(small: Path) -> None:
             arena = executor._sizes(0).arena_bytes(batch.cu_seqlens, way)
             used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
             tried.append(arena)
-            limit = used + max(tried) * 3 // 4
+            limit = used - executor._program.arena_bytes + max(tried) * 3 // 4
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
             try:
                 return run_way(batch, way, *rest)
