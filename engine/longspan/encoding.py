@@ -9,6 +9,7 @@ import numpy as np
 from .batch import Float32, Partials
 from .options import Options
 from .pipeline import Pipeline
+from .pooling.modes import Mode
 from .pooling.partials import document_partials, join, span_partials, token_partials
 from .pooling.precision import Vectors, empty_vectors, to_precision
 from .progress import Progress
@@ -131,12 +132,15 @@ def _all_partials(pipeline: Pipeline, part: Slice, levels: Sequence[list[list[Ch
     """The documents themselves, then the chunks of each document, level by level."""
     mode = pipeline.modes[index]
     parts = [document_partials(part.packed, mode, include_prompt=pipeline.recipe.include_prompt)]
-    for i, mine in enumerate(levels):
-        chunks = [chunk for level in mine for chunk in level]
-        firsts = np.array([chunk.first for chunk in chunks], np.int64)
-        lasts = np.array([chunk.last for chunk in chunks], np.int64)
-        parts.append(span_partials(part.packed, i, firsts, lasts, mode))
-    return join(parts)
+    return join([*parts, *(chunk_partials(part, i, mine, mode) for i, mine in enumerate(levels))])
+
+
+def chunk_partials(part: Slice, i: int, levels: list[list[Chunk]], mode: Mode) -> Partials:
+    """The chunks of one of a slice's documents, level by level."""
+    chunks = [chunk for level in levels for chunk in level]
+    firsts = np.array([chunk.first for chunk in chunks], np.int64)
+    lasts = np.array([chunk.last for chunk in chunks], np.int64)
+    return span_partials(part.packed, i, firsts, lasts, mode)
 
 
 def _results(

@@ -212,10 +212,13 @@ class Pipeline:
         self, texts: PackedTexts, partials: tuple[Partials, ...], poll: Callable[[int], None] | None = None
     ) -> tuple[Float32, ...]:
         """Partials [P, D] per pooling mode."""
+        return self.executor.run_body(self.batch(texts, partials), poll=poll)
+
+    def batch(self, texts: PackedTexts, partials: tuple[Partials, ...]) -> PackedBatch:
+        """What the executor takes."""
         own = self.recipe.adaptation
         task = None if own is None else own.index
-        batch = PackedBatch(texts.ids, texts.positions, texts.cu_seqlens, partials, task)
-        return self.executor.run_body(batch, poll=poll)
+        return PackedBatch(texts.ids, texts.positions, texts.cu_seqlens, partials, task)
 
     def run_tail(
         self, pooled: tuple[Float32, ...], partials: tuple[Partials, ...], dimension: int, unit: bool

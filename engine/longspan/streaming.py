@@ -8,11 +8,13 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from .chunk_plan import TEXTS, StreamPlan
-from .encoding import chunk_levels, chunk_vectors, text_vectors
+from .encoding import chunk_levels, chunk_partials, chunk_vectors, text_vectors
 from .errors import InputError, LongTextWarning
+from .leaving import leaving
 from .long_texts import LongTexts, warn_long_texts
 from .options import Options
 from .pipeline import Pipeline
+from .pooling.partials import join
 from .pooling.precision import Vectors
 from .results import Chunks
 from .slices import Slice, slices, streamed_groups
@@ -92,14 +94,27 @@ def _chunks(
             levels.append(chunk_levels(part, i, chunker))
     except InputError as error:  # which comes after the documents before it
         failure, part = error, part.head(pipeline, len(levels))
-    for index, document in enumerate(chunk_vectors(pipeline, part, levels, options, sizes), part.start):
-        if len(sizes) > 1:
+    if len(sizes) > 1:
+        for index, document in enumerate(chunk_vectors(pipeline, part, levels, options, sizes), part.start):
             for size, level in document.levels.items():
                 yield from (SizedChunk(*row, size) for row in _rows(index, level))
-        else:
-            yield from (StreamedChunk(*row) for row in _rows(index, document.chunks))
+    elif levels:
+        yield from _leaving(pipeline, part, levels, options)
     if failure is not None:
         raise failure
+
+
+def _leaving(
+    pipeline: Pipeline, part: Slice, levels: Sequence[list[list[Chunk]]], options: Options
+) -> Iterator[StreamedChunk]:
+    """Chunks of one level, those of a long document before it is done."""
+    partials = tuple(
+        join([chunk_partials(part, i, mine, mode) for i, mine in enumerate(levels)]) for mode in pipeline.modes
+    )
+    vectors = (vector.copy() for some in leaving(pipeline, part.packed, partials, options) for vector in some)
+    for index, (chunks,) in enumerate(levels, part.start):
+        for number, chunk in enumerate(chunks):
+            yield StreamedChunk(index, number, (chunk.start, chunk.end), next(vectors))
 
 
 def _rows(index: int, chunks: Chunks) -> Iterator[tuple[int, int, tuple[int, int], Vectors]]:
