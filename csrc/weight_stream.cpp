@@ -14,6 +14,7 @@
 #include <new>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "threads.h"
 
@@ -21,10 +22,10 @@ namespace longspan {
 
 namespace {
 
-constexpr size_t kPageBytes = 4096, kHugePage = 2 << 20, kLarge = 32 << 20;
+constexpr size_t kPageBytes = 4096, kTable = 2 << 20;  // a table of pages moves as a whole
 constexpr size_t kLineBytes = 64;
 constexpr size_t kAtOnce = 8 << 20;  // what is read before it is looked whether to go on
-constexpr size_t kTwo = 2;
+constexpr size_t kTwo = 2, kNone = ~size_t{0};
 
 size_t round_up(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
@@ -35,6 +36,7 @@ struct WeightStream::Session {
   std::condition_variable moved;
   size_t kept = 0;
   size_t ahead = 0;  // stages that are there, or nearly, and will be dropped
+  size_t spent = kNone;  // a stage that is done with, whose pages the next one gets
   std::atomic<bool> stop{false};
   std::thread thread;
 };
@@ -43,17 +45,13 @@ WeightStream::WeightStream(int file, std::vector<std::vector<Span>> stages)
     : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)), there_(stages.size()), generation_(fork_generation()) {
   size_t end = 0;
   for (std::vector<Span>& spans : stages) {
-    size_t bytes = 0;
-    for (const Span& span : spans) bytes += round_up(span.bytes, kLineBytes);
-    // Large stages in large pages, which come into memory many times faster.
-    const size_t page = bytes >= kLarge ? kHugePage : kPageBytes;
-    Stage stage{std::move(spans), {}, round_up(end, page), 0};
+    Stage stage{std::move(spans), {}, round_up(end, kTable), 0};
     stage.end = stage.begin;
     for (const Span& span : stage.spans) {
       stage.places.push_back(stage.end);
       stage.end += round_up(span.bytes, kLineBytes);
     }
-    stage.end = round_up(stage.end, page);
+    stage.end = round_up(stage.end, kPageBytes);
     end = stage.end;
     stages_.push_back(std::move(stage));
   }
@@ -62,15 +60,13 @@ WeightStream::WeightStream(int file, std::vector<std::vector<Span>> stages)
   size_ = status.st_size;
   written_ = status.st_mtim;
   if (!end) return;
-  reserved_bytes_ = end + kHugePage;  // room to begin at a large page's address
+  reserved_bytes_ = end + kTable;  // room to begin at a multiple of it
   reserved_ = mmap(nullptr, reserved_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved_ == MAP_FAILED) {
     if (file_ >= 0) close(file_);
     throw std::bad_alloc();
   }
-  base_ = reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(reserved_), kHugePage));
-  for (const Stage& stage : stages_)
-    if (stage.end - stage.begin >= kLarge) madvise(base_ + stage.begin, stage.end - stage.begin, MADV_HUGEPAGE);
+  base_ = reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(reserved_), kTable));
 }
 
 WeightStream::~WeightStream() {
@@ -101,6 +97,7 @@ void WeightStream::read(Session& session) {
     session.moved.wait(lock, [&] { return session.stop || !passing || session.ahead < kTwo; });
     if (session.stop) return;
     session.ahead += passing;
+    if (passing && session.spent != kNone) hand_over(std::exchange(session.spent, kNone), number);
     lock.unlock();
     std::string error = read_stage(stages_[number]);
     lock.lock();
@@ -167,7 +164,9 @@ bool WeightStream::wait(size_t stage, std::chrono::milliseconds patience) {
 void WeightStream::done(size_t stage) {
   const std::lock_guard<std::mutex> lock(session_->mutex);
   if (stage < session_->kept || !bytes(stage)) return;
-  drop(stage);
+  if (session_->spent != kNone) drop(session_->spent);
+  forget(stage);
+  session_->spent = stage;
   session_->ahead--;
   session_->moved.notify_all();
 }
@@ -183,9 +182,23 @@ void WeightStream::end() {
   session_.reset();
 }
 
-void WeightStream::drop(size_t stage) {
+void WeightStream::forget(size_t stage) {
   if (there_[stage]) resident_ -= bytes(stage);
   there_[stage] = false;
+}
+
+// Fresh pages would have to be found and zeroed for every stage again.
+void WeightStream::hand_over(size_t from, size_t to) {
+#ifdef MREMAP_DONTUNMAP
+  const size_t moved = std::min(bytes(from), bytes(to));
+  mremap(base_ + stages_[from].begin, moved, moved, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, base_ + stages_[to].begin);
+#endif
+  (void)to;
+  drop(from);  // what is left there, or all of it where the system moves no pages
+}
+
+void WeightStream::drop(size_t stage) {
+  forget(stage);
   if (bytes(stage)) madvise(base_ + stages_[stage].begin, bytes(stage), MADV_DONTNEED);
 }
 

@@ -62,6 +62,8 @@ class WeightStream {
   void read(Session& session);
   std::string read_stage(const Stage& stage) const;
   std::string changed() const;
+  void forget(size_t stage);
+  void hand_over(size_t from, size_t to);
   void drop(size_t stage);
 
   int file_;
@@ -72,7 +74,7 @@ class WeightStream {
   std::atomic<size_t> resident_{0};
   void* reserved_ = nullptr;
   size_t reserved_bytes_ = 0;
-  char* base_ = nullptr;  // in it, where a large page may begin
+  char* base_ = nullptr;  // in it, where a table of pages begins
   std::unique_ptr<Session> session_;
   uint64_t generation_;
   std::string error_;
