@@ -74,6 +74,9 @@ class Executor {
   // Bytes of the arena as it is now.
   size_t arena_bytes() const { return arena_.bytes(); }
 
+  // Gives the arena back; the next run makes a new one.
+  void drop_arena() { arena_.release(); }
+
   // Fills batch.partials[i].data. Returns false if the poll asked to stop. A watch sees what one thread runs by itself.
   bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch);
 

@@ -1,4 +1,4 @@
-// Page-aligned memory that grows and never shrinks: arenas and packed weights.
+// Page-aligned memory that grows until it is given back: arenas and packed weights.
 #pragma once
 
 #include <cstddef>
@@ -51,16 +51,16 @@ class Mapping {
     bytes_ = bytes;
   }
 
-  char* data() const { return data_; }
-  size_t bytes() const { return bytes_; }
-
- private:
   void release() {
     if (data_) unmap_pages(data_, bytes_);
     data_ = nullptr;
     bytes_ = 0;
   }
 
+  char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
   char* data_ = nullptr;
   size_t bytes_ = 0;
 };

@@ -94,7 +94,19 @@ class PyProgram {
     return found;
   }
 
+  // Whether attention multiplies bytes from now on, where it does not turn queries and keys itself.
+  void attend_in_int8(bool int8) {
+    for (Instruction& instruction : program_.instructions)
+      if (auto* op = std::get_if<Attention>(&instruction)) op->int8 = int8 && op->rope == kNone;
+  }
+
   size_t arena_bytes() const { return executor_.arena_bytes(); }
+
+  void drop_arena() {
+    const WithoutGil nogil;
+    std::lock_guard<ForkSafeMutex> turn(mutex_);
+    executor_.drop_arena();
+  }
 
   size_t needed_bytes(long packs, long shared_packs, long pack, long shared, long tile, long tile_rows, int threads) const {
     if (packs < shared_packs || shared_packs < 0 || threads < 1) reject("there are no such packs");
@@ -315,6 +327,9 @@ PYBIND11_MODULE(_csrc, module) {
              "Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine.");
   module.def("how_products_run", &how_products_run, py::arg("isa"), py::arg("format"),
              "How a tier multiplies with weights of a format, in words.");
+  module.def(
+      "int8_attention_is_faster", [](const std::string& isa) { return kernels_of(isa).int8_attention_is_faster; }, py::arg("isa"),
+      "Whether a tier is faster at attention over bytes than over bfloat16.");
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   add_scores(module);
@@ -325,12 +340,14 @@ PYBIND11_MODULE(_csrc, module) {
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
       .def("watch", &PyProgram::watch)
       .def("watched", &PyProgram::watched)
+      .def("attend_in_int8", &PyProgram::attend_in_int8, py::arg("int8"))
       .def(
           "panels_of", [](const py::object& self, size_t index) { return self.cast<const PyProgram&>().panels_of(index, self); },
           py::arg("index"))
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)
+      .def("drop_arena", &PyProgram::drop_arena)
       .def("needed_bytes", &PyProgram::needed_bytes, py::arg("packs"), py::arg("shared_packs"), py::arg("pack"),
            py::arg("shared"), py::arg("tile"), py::arg("tile_rows"), py::arg("threads"))
       .def(

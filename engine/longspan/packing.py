@@ -49,6 +49,7 @@ def _packed(recipe: Recipe, executor: CpuExecutor) -> PackedBody:
             *(NewTensor(name, view.dtype, view.shape, (view.data,)) for name, view in others.items()),
         ),
         packed,
+        executor.format == "int8" and executor.bears_int8_attention,
     )
 
 

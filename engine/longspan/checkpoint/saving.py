@@ -51,11 +51,13 @@ class PackedBody:
         weights: the format of its matrices.
         tensors: all there are.
         packed: the checkpoint's tensors that are in panels now.
+        int8_attention: whether the model bears attention over bytes.
     """
 
     weights: Format
     tensors: tuple[NewTensor, ...]
     packed: Mapping[str, TensorView]
+    int8_attention: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,8 @@ def _fill(model: SavedModel, work: Path) -> None:
                     shutil.copyfileobj(source, copy, 1 << 20)
     for transformer, body in model.bodies.items():
         with _new(work / transformer.relative_to(model.source) / panels.FILE) as file:
-            write_tensors(file, body.tensors, panels.panel_metadata(body.weights, body.packed))
+            metadata = panels.panel_metadata(body.weights, body.packed, int8_attention=body.int8_attention)
+            write_tensors(file, body.tensors, metadata)
     for name, content in files.items():
         with _new(work / name) as file:
             file.write(content)

@@ -15,7 +15,7 @@ from ..checkpoint.panels import PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import CheckpointError, InputError
 from ..program.arena import Extents, place
-from ..program.formats import in_format
+from ..program.formats import in_format, with_int8_attention
 from ..program.instructions import Attention, Embed, HeadNorm, Instruction, Routing, Tap
 from ..program.operands import Buffer, LowRank, Weight
 from ..program.positions import LengthScale, SelfExtend
@@ -23,6 +23,7 @@ from ..program.program import Program
 from ..program.relative import bias_buckets
 from ..program.rope import PositionScale, Rope, RopeTables
 from ..weights import Format
+from .attention_gate import close_enough
 from .coalescing import Coalescer
 from .footprint import Footprint, panel_bytes, tables_of
 from .schedule import PACK_TOKENS, Packs, Schedule, make_packs
@@ -63,7 +64,8 @@ class CpuExecutor:
             that the machine has.
         weights: what the body's matrices are packed as and multiplied in; by default what the file holds panels of,
             else float32. The tail stays float32.
-        samples: a batch that shows how far the inputs of products reach; for int8, which is then more exact.
+        samples: a batch that shows how far the inputs of products reach, and whether attention over bytes is exact
+            enough; for int8, which is then more exact and perhaps faster.
 
     Attributes:
         body: the program, in that format.
@@ -102,6 +104,12 @@ class CpuExecutor:
             inputs = self._inputs(samples())
             del self._program  # one copy of the weights at a time
             self._program = _bind(body, tensors, self._isa, output=None, inputs=inputs)
+        self._samples = samples
+        held = panel_file(tensors.values())
+        self._bears_int8_attention = None if held is None else held.int8_attention
+        if self.format == "int8" and _csrc.int8_attention_is_faster(self.isa) and self.bears_int8_attention:
+            self._program.attend_in_int8(True)
+            self.body = with_int8_attention(body)
         self._tables = tuple(tables_of(body, tensors))
         self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
 
@@ -109,6 +117,19 @@ class CpuExecutor:
     def isa(self) -> str:
         """The tier of instructions in use."""
         return self._program.isa
+
+    @property
+    def bears_int8_attention(self) -> bool:
+        """Whether attention over bytes hardly changes what the samples pool to; tried out once, unless the file says.
+
+        A tier that is faster so then does it.
+        """
+        if self._bears_int8_attention is None:
+            samples = None if self._samples is None else self._samples()
+            self._bears_int8_attention = samples is not None and self._callers.alone(
+                lambda: self._try_int8_attention(samples)
+            )
+        return self._bears_int8_attention
 
     def run_body(
         self,
@@ -171,6 +192,16 @@ class CpuExecutor:
         self._program.watch()
         self._run(batch, make_packs(batch.cu_seqlens, 1, "packs"), 1, None)
         return self._program.watched()
+
+    def _try_int8_attention(self, samples: PackedBatch) -> bool:
+        packs = make_packs(samples.cu_seqlens, self.threads)
+        plain = self._run(samples, packs, self.threads, None)
+        try:
+            self._program.attend_in_int8(True)
+            return close_enough(plain, self._run(samples, packs, self.threads, None))
+        finally:
+            self._program.attend_in_int8(False)
+            self._program.drop_arena()
 
     def run_tail(
         self,
