@@ -82,7 +82,7 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
             raise InputError(
                 "backend='transformers' runs a model as it is: without adapter, layers, tap, extend and layer pooling"
             )
-        own = ModelConfig(path, read_json(path))
+        own = ModelConfig.read(path)
         return Backbone(foreign(own), Tensors(recipe.transformer, {}), own.integer("vocab_size"))
     tensors = Tensors.open(recipe.transformer)
     if recipe.static:
@@ -96,7 +96,7 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
     if changes.adapter is not None:
         tensors = with_adapter(tensors, changes.adapter)
     config = read_json(path) | ({"is_causal": False} if recipe.both_sides else {})
-    whole = build_body(ModelConfig(path, config, tensors.keys()))
+    whole = build_body(ModelConfig(path, config, tensors=tensors.keys()))
     program = whole.pooled([])
     bound = bind(program, tensors, whole.prefixes, whole.renamed)
     check_surplus(program, tensors, bound)

@@ -133,7 +133,7 @@ def edit(adapter: Path, **changes: Any) -> None:
     [
         ({"peft_type": "IA3"}, "'peft_type' is 'IA3'; only 'LORA' is supported"),
         ({"r": None}, "'r' is missing"),
-        ({"lora_alpha": "8"}, "'lora_alpha' must be a number"),
+        ({"lora_alpha": "8"}, "'lora_alpha' is '8', expected a number"),
         ({"bias": "some"}, "'bias' is 'some'; known are none, all, lora_only"),
         ({"target_parameters": ["x"]}, "'target_parameters' is not supported"),
         ({"rank_pattern": {"(": 3}}, "'rank_pattern.(' is no regular expression"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import re
@@ -264,7 +263,7 @@ def test_stretched_rows_hold_the_old_ones() -> None:
 def body_of(config: Any, folder: Path) -> Any:
     config.save_pretrained(folder)
     path = folder / "config.json"
-    return build_body(ModelConfig(path, json.loads(path.read_text())))
+    return build_body(ModelConfig.read(path))
 
 
 @pytest.mark.parametrize("method", ROTARY)

@@ -148,7 +148,7 @@ def test_a_config_without_what_has_defaults(tmp_path: Path) -> None:
     """Published configs of Gemma 3 hold the text model's differences from the defaults only."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "gemma3", "text_config": {"hidden_size": 2560, "sliding_window": 1024}}))
-    body = build_body(ModelConfig(path, read_json(path)))
+    body = build_body(ModelConfig.read(path))
     attention = [step for step in body.instructions if isinstance(step, Attention)]
     assert [step.left for step in attention[4:7]] == [1023, None, 1023]
     assert {(step.heads, step.kv_heads, step.head_size) for step in attention} == {(8, 4, 256)}

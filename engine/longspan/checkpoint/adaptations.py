@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import Fields, json_kind
+from .config import Fields
 
 CODE = ("xlm-roberta", "rotary")
 """`model_type` and `position_embedding_type` of the original code that these fields belong to."""
@@ -40,27 +40,20 @@ def read_adaptations(config: Fields) -> Adaptations | None:
     """
     if (config.values.get("model_type"), config.values.get("position_embedding_type")) != CODE:
         return None
-    if not config.values.get("lora_adaptations") or not config.boolean("load_trained_adapters", True):
+    if not config.values.get("lora_adaptations") or not config.flag("load_trained_adapters", default=True):
         return None
-    tasks = _names(config, "lora_adaptations")
+    tasks = config.names("lora_adaptations")
+    if "" in tasks or len(set(tasks)) < len(tasks):
+        raise config.wrong("lora_adaptations", "must be a list of tasks, each once")
     table = config.table("task_instructions")
     for name in table.values:
         if name not in tasks:
             raise table.wrong(name, f"is not among the 'lora_adaptations' ({', '.join(tasks)})")
-    rank = config.integer("lora_rank") or 4
-    scale = config.number("lora_alpha", 1.0) / rank
-    return Adaptations(tasks, rank, scale, {name: table.text(name) or "" for name in tasks})
+    rank = config.optional_integer("lora_rank") or 4
+    scale = config.number("lora_alpha", default=1.0) / rank
+    return Adaptations(tasks, rank, scale, {name: table.optional_text(name) or "" for name in tasks})
 
 
 def folder_adaptations(folder: Path) -> Adaptations | None:
     """Those of a transformer's folder, which may lack a config.json; raises as `read_adaptations`."""
     return read_adaptations(Fields.read_optional(folder / "config.json"))
-
-
-def _names(config: Fields, field: str) -> tuple[str, ...]:
-    values = config.values[field]
-    if not isinstance(values, list):
-        raise config.wrong(field, f"must be a list of tasks, not {json_kind(values)}")
-    if not all(isinstance(name, str) and name for name in values) or len(set(values)) < len(values):
-        raise config.wrong(field, "must be a list of tasks, each once")
-    return tuple(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,32 +59,32 @@ def read_lora_config(folder: Path) -> LoraConfig:
         CheckpointError: it is missing, is no LoRA, or asks for what is not supported; the message names the field.
     """
     fields = Fields.read(folder / CONFIG)
-    fields.only("peft_type", "LORA")
-    bias = fields.text("bias") or "none"
+    fields.require("peft_type", "LORA")
+    bias = fields.optional_text("bias") or "none"
     if bias not in SUPPORTED_BIAS:
         raise fields.wrong("bias", f"is '{bias}'; known are {', '.join(SUPPORTED_BIAS)}")
     for name in ("target_parameters", "layer_replication", "alora_invocation_tokens"):
         if fields.values.get(name):
             raise fields.wrong(name, "is not supported")
-    rank = fields.required_integer("r")
+    rank = fields.integer("r")
     return LoraConfig(
         rank=rank,
-        alpha=fields.number("lora_alpha", 8.0),
-        rank_stabilised=fields.boolean("use_rslora", False),
-        rank_patterns=_patterns(fields.table("rank_pattern")),
-        alpha_patterns=_patterns(fields.table("alpha_pattern")),
-        transposed=fields.boolean("fan_in_fan_out", False),
-        decomposed=fields.boolean("use_dora", False),
+        alpha=fields.number("lora_alpha", default=8.0),
+        rank_stabilised=fields.flag("use_rslora", default=False),
+        rank_patterns=_patterns(fields.table("rank_pattern"), Fields.integer),
+        alpha_patterns=_patterns(fields.table("alpha_pattern"), Fields.number),
+        transposed=fields.flag("fan_in_fan_out", default=False),
+        decomposed=fields.flag("use_dora", default=False),
     )
 
 
-def _patterns(fields: Fields) -> Mapping[str, float]:
+def _patterns(fields: Fields, read: Callable[[Fields, str], float]) -> Mapping[str, float]:
     for pattern in fields.values:
         try:
             re.compile(pattern)
         except re.error as error:
             raise fields.wrong(pattern, f"is no regular expression: {error}") from None
-    return {name: fields.number(name, 0.0) for name in fields.values}
+    return {name: read(fields, name) for name in fields.values}
 
 
 @dataclass(frozen=True, slots=True)

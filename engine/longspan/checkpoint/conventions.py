@@ -60,13 +60,13 @@ def _llm2vec(folder: Path) -> Convention:
     fields = Fields.read(folder / LLM2VEC)
     for name, field in (("config.json", "_name_or_path"), ("adapter_config.json", "base_model_name_or_path")):
         about = Fields.read_optional(folder / name)
-        if TUNED_FOR_CHAT.search(about.text(field) or ""):
+        if TUNED_FOR_CHAT.search(about.optional_text(field) or ""):
             raise about.wrong(field, "is a model for chat, in whose format LLM2Vec puts texts, which is not supported")
-    mode = fields.text("pooling_mode") or "mean"
+    mode = fields.optional_text("pooling_mode") or "mean"
     if mode not in LLM2VEC_POOLINGS:
         raise fields.wrong("pooling_mode", f"is '{mode}'; supported are {', '.join(LLM2VEC_POOLINGS)}")
-    pooling = Pooling((LLM2VEC_POOLINGS[mode],), own_tokens=fields.boolean("skip_instruction", True))
-    return Convention(pooling, both_sides=True, max_seq_length=fields.integer("max_length") or 512)
+    pooling = Pooling((LLM2VEC_POOLINGS[mode],), own_tokens=fields.flag("skip_instruction", default=True))
+    return Convention(pooling, both_sides=True, max_seq_length=fields.optional_integer("max_length") or 512)
 
 
 def _gritlm() -> Convention:

@@ -49,7 +49,7 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
         if not isinstance(value, dict):
             raise CheckpointError(f"{path}: entry {place} must be an object, not {json_kind(value)}.")
         fields = Fields(path, value, f"{place}.")
-        name, module_path = fields.text("name"), fields.text("path")
+        name, module_path = fields.optional_text("name"), fields.optional_text("path")
         if name is not None and name in names:  # sentence-transformers would drop the first of the two
             raise fields.wrong("name", f"is '{name}', which an earlier entry has too")
         names.update([] if name is None else [name])
@@ -63,7 +63,7 @@ def read_entry(fields: Fields, type_name: str, path_name: str, path: str | None)
     Raises:
         CheckpointError: one of them is missing, the path leads out of the folder, or the class is code of its own.
     """
-    module_type = fields.text(type_name)
+    module_type = fields.optional_text(type_name)
     if module_type is None or path is None:
         raise fields.wrong(type_name if module_type is None else path_name, "is missing")
     relative = PureWindowsPath(path)

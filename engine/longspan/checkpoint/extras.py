@@ -63,7 +63,7 @@ def read_extras(folder: Path) -> Extras:
     if not (folder / FILE).exists():
         return Extras()
     fields = Fields.read(folder / FILE)
-    version = fields.required_integer("format")
+    version = fields.integer("format")
     if version > FORMAT:
         raise fields.wrong("format", f"is {version}, and this version of Longspan reads up to {FORMAT}; upgrade it")
     for name in fields.values:
@@ -77,17 +77,17 @@ def _weights(fields: Fields) -> Format | None:
     table = fields.table("weights")
     if not table.values:
         return None
-    name = table.text("format")
+    name = table.optional_text("format")
     known = next((known for known in PACKED_TYPES if known == name), None)
     if known is None:
         raise table.wrong("format", f"is {name!r}; known are {', '.join(PACKED_TYPES)}")
-    if table.required_integer("layout") != LAYOUT:
+    if table.integer("layout") != LAYOUT:
         raise table.wrong("layout", f"is not {LAYOUT}, which this version of Longspan reads; upgrade it")
     return known
 
 
 def _long_text(fields: Fields) -> str | None:
-    name = fields.text("long_text")
+    name = fields.optional_text("long_text")
     if name is not None and name not in get_args(LongText):
         raise fields.wrong("long_text", f"is '{name}'; known are {', '.join(get_args(LongText))}")
     return name
@@ -98,7 +98,7 @@ def _ranges(table: Fields, name: str) -> tuple[int, Ranges]:
         raise table.wrong(name, "must be named by a dimension, a positive integer")
     ends = table.table(name)
     try:
-        unit = ends.boolean("unit", False) if "unit" in ends.values else None
+        unit = ends.flag("unit", default=False) if "unit" in ends.values else None
         return int(name), Ranges(_numbers(ends, "low"), _numbers(ends, "high"), unit).checked(int(name))
     except InputError as error:
         raise CheckpointError(f"{table.path}: '{table.prefix}{name}' cannot be used: {error}.") from error

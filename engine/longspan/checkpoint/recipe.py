@@ -212,7 +212,7 @@ def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:
     pooling, tail = choices.pooled(said), tuple(parts.tail)
     check_widths(pooling, tail)
     options = Fields.read_optional(folder / OPTIONS_FILE)
-    options.only("model_type", "SentenceTransformer")
+    options.require("model_type", "SentenceTransformer")
     prompts = _prompts(options)
     return Recipe(
         transformer=transformer.folder,
@@ -226,7 +226,7 @@ def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:
         prompts=prompts,
         default_prompt_name=_default_prompt(options, dict(prompts)),
         similarity_fn_name=_similarity(options),
-        truncate_dim=options.integer("truncate_dim"),
+        truncate_dim=options.optional_integer("truncate_dim"),
         separator=None if parts.static else read_separator(transformer.folder),
     )
 
@@ -273,13 +273,11 @@ def _plain(folder: Path, choices: Choices, adapter: Path | None) -> Recipe:
 def _is_causal(folder: Path) -> bool:
     """Whether a plain folder holds a causal language model."""
     config = Fields.read(folder / "config.json")
-    architectures = config.values.get("architectures") or []
-    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
-        raise config.wrong("architectures", "must be a list of strings")
+    architectures = config.names("architectures")
     causal = bool(architectures) and architectures[0].endswith("ForCausalLM")
     if not causal or config.values.get("is_causal", True) is None:  # sentence-transformers takes null for False
         return False
-    return config.boolean("is_causal", True)
+    return config.flag("is_causal", default=True)
 
 
 @dataclass(slots=True)
@@ -323,11 +321,11 @@ class _Parts:
 
 def _prompts(options: Fields) -> tuple[tuple[str, str], ...]:
     table = options.table("prompts")
-    return tuple((name, table.text(name) or "") for name in table.values)
+    return tuple((name, table.optional_text(name) or "") for name in table.values)
 
 
 def _default_prompt(options: Fields, prompts: Mapping[str, str]) -> str | None:
-    name = options.text("default_prompt_name")
+    name = options.optional_text("default_prompt_name")
     if name is not None and name not in prompts and name not in IMPLIED_PROMPTS:
         known = ", ".join(prompts) or "none"
         raise options.wrong("default_prompt_name", f"is '{name}', which is not among the prompts ({known})")
@@ -336,5 +334,5 @@ def _default_prompt(options: Fields, prompts: Mapping[str, str]) -> str | None:
 
 def _similarity(options: Fields) -> SimilarityName | None:
     """An unknown name counts as none, as in sentence-transformers: it changes no vector."""
-    name = options.text("similarity_fn_name")
+    name = options.optional_text("similarity_fn_name")
     return next((known for known in SIMILARITIES if known == name), None)

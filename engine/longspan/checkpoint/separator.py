@@ -19,12 +19,16 @@ def read_separator(transformer: Path) -> str | None:
         CheckpointError: a file is damaged, or names no token where it should.
     """
     config = Fields.read(transformer / "config.json")
-    marker = config.text("boundary_marker")
-    if marker is not None or not (config.table("auto_map").text("AutoModel") or "").endswith(CONTEXTUAL):
+    marker = config.optional_text("boundary_marker")
+    if marker is not None or not (config.table("auto_map").optional_text("AutoModel") or "").endswith(CONTEXTUAL):
         return marker
     tokenizer = Fields.read(transformer / "tokenizer_config.json")
     given = tokenizer.values.get("sep_token")
-    token = tokenizer.table("sep_token").text("content") if isinstance(given, dict) else tokenizer.text("sep_token")
+    token = (
+        tokenizer.table("sep_token").optional_text("content")
+        if isinstance(given, dict)
+        else tokenizer.optional_text("sep_token")
+    )
     if token is None:
         raise tokenizer.wrong("sep_token", "is missing, but config.json says that it stands between chunks")
     return token

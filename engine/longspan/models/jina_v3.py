@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..checkpoint.adaptations import read_adaptations
-from ..checkpoint.config import Fields
 from ..program.instructions import Instruction
 from ..program.rope import Rope
 from .blocks import Blocks, Sizes
@@ -33,7 +32,7 @@ def xlm_roberta_flash(config: ModelConfig) -> Body:
     """`model_type: "xlm-roberta"` with `position_embedding_type: "rotary"`: the original code's."""
     theta = config.number("rotary_emb_base", default=10_000.0)
     body = _body(config, ORIGINAL, read_rope(config, Sizes.of(config).head_size, theta=theta))
-    adaptations = read_adaptations(Fields(config.path, config.fields))
+    adaptations = read_adaptations(config)
     return body if adaptations is None else with_adaptations(body, adaptations)
 
 

@@ -44,15 +44,15 @@ def read_rope(
     Returns:
         None for layers that the config gives no positions.
     """
-    name = "rope_parameters" if config.fields.get("rope_parameters") or not stretched else "rope_scaling"
+    name = "rope_parameters" if config.values.get("rope_parameters") or not stretched else "rope_scaling"
     given = config.table(name)
-    if layer_type is not None and layer_type in given.fields:
-        if given.fields[layer_type] is None:
+    if layer_type is not None and layer_type in given.values:
+        if given.values[layer_type] is None:
             return None
         given = given.table(layer_type)
     theta = given.number("rope_theta", default=config.number(theta_field, default=theta))
     kind = given.text("rope_type", default=given.text("type", default="default"))
-    source, field = (given, PART) if given.fields.get(PART) is not None else (config, part_field)
+    source, field = (given, PART) if given.values.get(PART) is not None else (config, part_field)
     turned = source.number(field, default=part or 1.0)
     size = head_size if kind == "default" and part is None else int(head_size * turned)
     if size < 2 or size % 2 or size > head_size:
@@ -114,7 +114,7 @@ def _original(given: ModelConfig, config: ModelConfig) -> int:
     """How many positions the checkpoint was trained with before they were stretched."""
     name = "original_max_position_embeddings"
     own = config.integer(name, default=config.integer("max_position_embeddings", default=2048))
-    return config.integer(name) if name in config.fields else given.integer(name, default=own)
+    return config.integer(name) if name in config.values else given.integer(name, default=own)
 
 
 def _yarn(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
