@@ -76,25 +76,26 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
         CheckpointError: the checkpoint is incomplete, contradictory or not supported.
         InputError: the changes do not fit it.
     """
-    path = recipe.transformer / "config.json"
+    path = recipe.files.config
     if changes.foreign:
         if changes.inside or recipe.layer_pooling is not None:
             raise InputError(
                 "backend='transformers' runs a model as it is: without adapter, layers, tap, extend and layer pooling"
             )
         own = ModelConfig.read(path)
-        return Backbone(foreign(own), Tensors(recipe.transformer, {}), own.integer("vocab_size"))
-    tensors = Tensors.open(recipe.transformer)
+        return Backbone(foreign(own), Tensors(recipe.files.folder, {}), own.integer("vocab_size"))
+    tensors = Tensors.open(recipe.files.weights)
     if recipe.static:
         if changes.inside:
             raise InputError(
-                f"{recipe.transformer} is a table of token vectors: it has no layers and takes no adapter, nor has it "
+                f"{recipe.files.folder} is a table of token vectors: it has no layers and takes no adapter, nor has it "
                 "positions to extend"
             )
         body = static(tensors)
         return Backbone(body, tensors, _vocabulary(body))
-    if changes.adapter is not None:
-        tensors = with_adapter(tensors, changes.adapter)
+    for adapter in (recipe.files.adapter, changes.adapter):
+        if adapter is not None:
+            tensors = with_adapter(tensors, adapter)
     config = read_json(path) | ({"is_causal": False} if recipe.both_sides else {})
     whole = build_body(ModelConfig(path, config, tensors=tensors.keys()))
     program = whole.pooled([])

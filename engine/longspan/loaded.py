@@ -70,6 +70,12 @@ class LoadedModel:
         self._similarity_fn_name = one_of(value, SIMILARITIES, "similarity_fn_name")
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The model's folder; and of one that holds an adapter alone, the folder of the model that it is for."""
+        bases = (recipe.files.weights for recipe in self._routing.recipes.all)
+        return tuple(dict.fromkeys((self._folder, *(base for base in bases if not base.is_relative_to(self._folder)))))
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that the checkpoint tells apart, by a Router or by adaptations of its weights; most have none."""
         return tuple(task for task in self._routing.recipes.tasks if task is not None)

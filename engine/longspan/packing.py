@@ -25,10 +25,10 @@ def packed_bodies(pipelines: Sequence[Pipeline]) -> dict[Path, PackedBody]:
     found: dict[Path, PackedBody] = {}
     for pipeline in pipelines:
         executor, recipe = pipeline.executor, pipeline.recipe
-        if isinstance(executor, CpuExecutor) and executor.format in PACKED_TYPES and recipe.transformer not in found:
+        if isinstance(executor, CpuExecutor) and executor.format in PACKED_TYPES and recipe.files.folder not in found:
             body = _packed(recipe, executor)
             if body.packed:  # a table of token vectors has no matrices
-                found[recipe.transformer] = body
+                found[recipe.files.folder] = body
     return found
 
 

@@ -76,8 +76,8 @@ class Trunk:
             InputError: the changes do not fit it.
         """
         backbone = load_backbone(recipe, changes)
-        tokenizer = Tokenizer.load(recipe.transformer, lower_case=recipe.lower_case, specials=not recipe.static)
-        _check_specials(tokenizer, backbone.vocabulary, recipe.transformer)
+        tokenizer = Tokenizer.load(recipe.files.tokenizer, lower_case=recipe.lower_case, specials=not recipe.static)
+        _check_specials(tokenizer, backbone.vocabulary, recipe.files.tokenizer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))
         samples = partial(sample_batch, tokenizer, backbone.body.max_positions, len(recipe.pooling))
         executor = make_executor(program, backbone.bound(program), samples)
@@ -225,7 +225,7 @@ def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:
 def _mode(name: str, recipe: Recipe, trunk: Trunk) -> Mode:
     mode = mode_of(name, trunk.tokenizer.raw.token_to_id)
     if mode.rows == "token" and (mode.token is None or mode.token >= trunk.vocabulary):
-        raise CheckpointError(f"{recipe.transformer}: the vocabulary lacks the token of the pooling {name!r}.")
+        raise CheckpointError(f"{recipe.files.tokenizer}: the vocabulary lacks the token of the pooling {name!r}.")
     return replace(mode, own=recipe.own_tokens)
 
 
@@ -236,7 +236,7 @@ def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | 
     token = tokenizer.raw.token_to_id(recipe.separator)
     if token is None or token >= known:
         raise CheckpointError(
-            f"{recipe.transformer}: the separator token {recipe.separator!r} is not in the vocabulary."
+            f"{recipe.files.tokenizer}: the separator token {recipe.separator!r} is not in the vocabulary."
         )
     return Separator(recipe.separator, token)
 

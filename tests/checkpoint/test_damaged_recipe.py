@@ -159,7 +159,7 @@ def test_bad_modules(folder: Path, modules: list[object], message: str) -> None:
 
 
 def test_missing_files(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFoundError, match=r"neither config\.json nor modules\.json"):
+    with pytest.raises(CheckpointNotFoundError, match=r"none of config\.json, modules\.json"):
         read_recipe(tmp_path / "absent")
     make_old(folder)
     (folder / "1_Pooling/config.json").unlink()

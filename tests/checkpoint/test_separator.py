@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from longspan.checkpoint.files import TransformerFiles
 from longspan.checkpoint.separator import read_separator
 from longspan.errors import CheckpointError
 
@@ -14,11 +15,11 @@ CONTEXTUAL = {"AutoConfig": "configuration.PPLXQwen3Config", "AutoModel": "model
 PLAIN = {"AutoConfig": "configuration.PPLXQwen3Config", "AutoModel": "modeling.PPLXQwen3Model"}
 
 
-def write(folder: Path, config: object, tokenizer: object | None = None) -> Path:
+def write(folder: Path, config: object, tokenizer: object | None = None) -> TransformerFiles:
     (folder / "config.json").write_text(json.dumps(config))
     if tokenizer is not None:
         (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    return folder
+    return TransformerFiles.inside(folder)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,6 @@ def read_adaptations(config: Fields) -> Adaptations | None:
     return Adaptations(tasks, rank, scale, {name: table.optional_text(name) or "" for name in tasks})
 
 
-def folder_adaptations(folder: Path) -> Adaptations | None:
-    """Those of a transformer's folder, which may lack a config.json; raises as `read_adaptations`."""
-    return read_adaptations(Fields.read_optional(folder / "config.json"))
+def file_adaptations(path: Path) -> Adaptations | None:
+    """Those of a config.json that may not exist; raises as `read_adaptations`."""
+    return read_adaptations(Fields.read_optional(path))

@@ -14,10 +14,11 @@ from ..batch import Float32
 from ..errors import CheckpointError
 from .computed import ComputedView
 from .config import Fields
+from .pickled import open_pickled
 from .tensor_view import TensorView, as_float32
 from .tensors import Tensors
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 SUPPORTED_BIAS = ("none", "all", "lora_only")
 
@@ -125,18 +126,25 @@ class Update:
         return a, b
 
 
+def open_adapter(folder: Path) -> Tensors:
+    """The tensors of an adapter, by their names in its file; raises as `Tensors.open`."""
+    if not (folder / WEIGHTS).exists() and (folder / PICKLED).exists():
+        return Tensors(folder / PICKLED, open_pickled(folder / PICKLED))
+    return Tensors.open_file(folder / WEIGHTS)
+
+
 def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
     """A checkpoint's tensors with an adapter's updates.
 
     Args:
         tensors: the checkpoint's.
-        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+        folder: with `adapter_config.json` and `adapter_model.safetensors`, or `adapter_model.bin`.
 
     Raises:
         CheckpointError: the adapter is not usable, or changes what the checkpoint does not have.
     """
     config = read_lora_config(folder)
-    views = Tensors.open_file(folder / WEIGHTS)
+    views = open_adapter(folder)
     merged = dict(tensors)
     for module, parts in _by_module(views).items():
         names = {ending: _stored(f"{module}.{ending}", tensors) for ending in ("weight", "bias")}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Fields
+from .files import TransformerFiles
 from .modules import NormalizeModule, Pooling, TailModule
 
 LLM2VEC = "llm2vec_config.json"
@@ -42,16 +43,16 @@ class Convention:
     default_prompt_name: str | None = None
 
 
-def read_convention(folder: Path, adapter: Path | None = None) -> Convention | None:
+def read_convention(files: TransformerFiles, adapter: Path | None = None) -> Convention | None:
     """The convention of a folder, or of a LoRA that is merged into it; None for the usual.
 
     Raises:
         CheckpointError: its file is damaged, or asks for what is not supported; the message names file and field.
     """
-    for place in (folder, adapter):
+    for place in (files.folder, adapter):
         if place is not None and (place / LLM2VEC).exists():
             return _llm2vec(place)
-    code = Fields.read(folder / "config.json").table("auto_map").values.values()
+    code = Fields.read(files.config).table("auto_map").values.values()
     return _gritlm() if any(GRITLM in str(name) for name in code) else None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from ..errors import CheckpointError
-from .adaptations import folder_adaptations
+from .adaptations import file_adaptations
 from .config import Fields, json_kind, read_json_list
 
 NAMESPACE = "sentence_transformers."
@@ -70,8 +70,8 @@ def read_entry(fields: Fields, type_name: str, path_name: str, path: str | None)
     if relative.anchor or ".." in relative.parts or "\0" in path:
         raise fields.wrong(path_name, f"is {path!r}; a path inside the folder is needed")
     folder = fields.path.parent / path
-    known = module_type.startswith(NAMESPACE) or (module_type == ADAPTED and folder_adaptations(folder) is not None)
-    if not known:
+    adapted = module_type == ADAPTED and file_adaptations(folder / "config.json") is not None
+    if not adapted and not module_type.startswith(NAMESPACE):
         raise fields.wrong(type_name, f"is '{module_type}', code of its own, which is not run; {supported()}")
     return Entry(fields.path, module_type, folder)
 

@@ -149,7 +149,7 @@ def _fill(model: SavedModel, work: Path) -> None:
 
 def _own_files(model: SavedModel) -> list[Path]:
     """The checkpoint's files, relative to its folder: those at its top and in its modules' folders, and its weights."""
-    transformers = {recipe.transformer for recipe in model.recipes.all} - set(model.bodies)
+    transformers = {recipe.files.folder for recipe in model.recipes.all} - set(model.bodies)
     paths = {view.file for transformer in transformers for view in Tensors.open(transformer).values()}
     for folder in module_folders(model.source):
         paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
@@ -219,7 +219,7 @@ def _documents(model: SavedModel) -> dict[str, Any]:
         if recipe.static and length < UNLIMITED:
             raise InputError("a StaticEmbedding has no place for max_seq_length, so the encoder is not saved")
         if not recipe.static and length != recipe.max_seq_length:
-            path, settings = settings_with_length(recipe.transformer, length)
+            path, settings = settings_with_length(recipe.files.folder, length)
             documents[path.relative_to(model.source).as_posix()] = settings
     return documents
 

@@ -82,6 +82,12 @@ class Tensors(Mapping[str, TensorView]):
         return view
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether `Tensors.open` would find something there."""
+    names = (panels.FILE, WEIGHTS, INDEX, pickled.WEIGHTS, pickled.INDEX)
+    return any((folder / name).exists() for name in names)
+
+
 def _open_file(path: Path) -> dict[str, TensorView]:
     return _map_file(path)[0]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from .config import Fields, json_kind
+from .files import TransformerFiles
 
 # sentence-transformers takes the first of these that holds anything.
 SETTINGS_FILES = tuple(
@@ -47,23 +48,23 @@ class TransformerModule:
     """The first module.
 
     Attributes:
-        folder: holds config.json, the weights and the tokenizer.
+        files: where config.json, the weights and the tokenizer are.
         max_seq_length: tokens of a text with its special tokens, as sentence-transformers cuts; None if unlimited.
         lower_case: texts are lowered before the tokenizer's own normalisation.
         all_layers: the outputs of all layers are handed on, not the last one's alone.
     """
 
-    folder: Path
+    files: TransformerFiles
     max_seq_length: int | None
     lower_case: bool
     all_layers: bool = False
 
 
-def read_transformer(folder: Path, *, saved: bool, chat: bool = True) -> TransformerModule:
+def read_transformer(files: TransformerFiles, *, saved: bool, chat: bool = True) -> TransformerModule:
     """Reads the transformer's folder.
 
     Args:
-        folder: with config.json.
+        files: where what is.
         saved: it belongs to a modules.json. Of a plain Hugging Face folder sentence-transformers reads no settings of
             its own, even if their file is there.
         chat: a plain folder's chat template counts, as in sentence-transformers.
@@ -71,14 +72,14 @@ def read_transformer(folder: Path, *, saved: bool, chat: bool = True) -> Transfo
     Raises:
         CheckpointError: a file is unreadable, or a setting asks for what would give other vectors than ours.
     """
-    config = Fields.read(folder / "config.json")
+    config = Fields.read(files.config)
     config.require("single_vector_type", "mean")  # Dewey's code may add the first token's vector
-    tokenizer = Fields.read_optional(folder / "tokenizer_config.json")
+    tokenizer = Fields.read_optional(files.tokenizer / "tokenizer_config.json")
     if not saved:
         if chat:
-            _refuse_chat_template(folder, tokenizer)
-        return TransformerModule(folder, _tokenizer_limit(tokenizer, config), False)
-    settings = _settings(folder)
+            _refuse_chat_template(files.tokenizer, tokenizer)
+        return TransformerModule(files, _tokenizer_limit(tokenizer, config), False)
+    settings = _settings(files.folder)
     _check_task(settings)
     arguments = {name: _arguments(settings, name) for name in HARMLESS}
     limit = _processing_limit(settings)
@@ -86,7 +87,7 @@ def read_transformer(folder: Path, *, saved: bool, chat: bool = True) -> Transfo
         limit = _module_limit(settings, arguments["tokenizer_args"], tokenizer, config)
     own = config.flag("output_hidden_states", default=False)
     return TransformerModule(
-        folder,
+        files,
         limit,
         lower_case=settings.flag("do_lower_case", default=False),
         all_layers=arguments["config_args"].flag("output_hidden_states", default=own),

@@ -92,7 +92,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
     weights = {weight for program in programs for weight in program.weights}
     return {
         "folder": str(folder),
-        "type": body.name if recipe.static else read_json(recipe.transformer / "config.json").get("model_type"),
+        "type": body.name if recipe.static else read_json(recipe.files.config).get("model_type"),
         "layers": body.layers,
         "width": body.output.width,
         "parameters": sum(weight.size for weight in weights),
