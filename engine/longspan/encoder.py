@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .backbone import Changes
 from .checkpoint.choices import Choices
+from .checkpoint.extras import Inside, read_extras
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SimilarityName
 from .checkpoint.settings import Settings
@@ -20,8 +21,7 @@ from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
 from .loaded import LoadedModel, PathLike
 from .long_texts import LongTexts, warn_long_texts
-from .models.extend import Extension, Method
-from .models.layers import LayerChoice
+from .models.extend import Method
 from .options import Options
 from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges
@@ -112,16 +112,14 @@ class Encoder(LoadedModel):
         self.device, make_executor = choose_executor(device, weights, backend, threads)
         find = partial(_find, cache_folder, local_files_only, token)
         self._folder = find(model, revision).absolute()
-        changes = Changes(
-            None if adapter is None else Path(adapter),
-            LayerChoice(layers, tap),
-            foreign=backend == "transformers",
-            extension=Extension.of(extend, max_seq_length),
-        )
+        extras = read_extras(self._folder)
+        merged, given = None if adapter is None else Path(adapter), Inside(layers, tap, extend, max_seq_length)
+        self._inside = given.over(extras.inside)
+        self._changes = Changes.of(given, extras, merged, foreign=backend == "transformers")
         self._choices = Choices.of(model, dense, pooling, include_prompt)
         self._arguments["include_prompt"] = self._choices.include_prompt  # which the folder's path alone may not tell
-        self._routing = Routing.load(self._folder, make_executor, changes, self._choices, find)
-        self._set(initial_settings(self._folder, self._routing.recipes.main, self._arguments))
+        self._routing = Routing.load(self._folder, make_executor, self._changes, self._choices, find)
+        self._set(initial_settings(extras, self._routing.recipes.main, self._arguments))
 
     def __repr__(self) -> str:
         return (

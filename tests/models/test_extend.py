@@ -353,17 +353,13 @@ def test_methods_that_do_not_fit(bert: Path, llama: Path) -> None:
         refused(llama, f"extend={method!r} does not fit the positions of llama; what fits is {fits}", extend=method)
 
 
-def test_options_that_are_not_usable(bert: Path, tmp_path: Path) -> None:
+def test_options_that_are_not_usable(bert: Path) -> None:
     known = "ntk, interpolate, grouped, recurrent, self_extend"
     refused(bert, f"extend is 'yarn', expected one of {known}", extend="yarn")
     refused(bert, "max_seq_length is 40, but bert has 40 positions without extend", extend="grouped", max_seq_length=40)
     for length in (0, True, 2.5, 10**9):
         refused(bert, f"max_seq_length is {length!r}, expected", extend="grouped", max_seq_length=length)
     refused(bert, "without adapter, layers, tap, extend", extend="grouped", backend="transformers")
-    encoder = Encoder(bert, extend="grouped")
-    with pytest.raises(InputError, match="extend is not saved"):
-        encoder.save(tmp_path / "saved")
-    assert not (tmp_path / "saved").exists()
 
 
 def test_positions_that_depend_on_the_length_already(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_errors(tmp_path: Path) -> None:
         encoder.encode(TEXTS, task="passage")
     with pytest.raises(InputTypeError, match="task is int, expected a string"):
         encoder.encode(TEXTS, task=3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="it has no layers and takes no adapter"):
+    with pytest.raises(InputError, match="it has no layers and no positions to extend"):
         Encoder(folder, layers=1)
 
 

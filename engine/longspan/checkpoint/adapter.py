@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +165,7 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
                 merged[name] = ComputedView(bias.name, bias.shape, bias, update.bias)
         for ending, name in names.items():
             if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
-                merged[name] = parts[ending]
+                merged[name] = replace(parts[ending], name=name)
     return Tensors(tensors.source, merged)
 
 
