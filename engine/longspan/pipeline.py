@@ -76,7 +76,9 @@ class Trunk:
             InputError: the changes do not fit it.
         """
         backbone = load_backbone(recipe, changes)
-        tokenizer = Tokenizer.load(recipe.files.tokenizer, lower_case=recipe.lower_case, specials=not recipe.static)
+        tokenizer = Tokenizer.load(
+            recipe.files.tokenizer, lower_case=recipe.lower_case, specials=not recipe.static, wrap=recipe.wrap
+        )
         _check_specials(tokenizer, backbone.vocabulary, recipe.files.tokenizer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))
         samples = partial(sample_batch, tokenizer, backbone.body.max_positions, len(recipe.pooling))

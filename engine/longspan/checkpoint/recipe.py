@@ -89,6 +89,8 @@ class Recipe:
         include_prompt: False leaves the prompt's tokens out of the pooling.
         own_tokens: all that precedes a text's own tokens is left out, and the first of these has the position weight 1.
         both_sides: tokens see both sides, whatever config.json says.
+        wrap: what stands before and behind every text and its prompt, which are stripped then.
+        convention: that of the folder, where authors' code says all this and no file of sentence-transformers.
         tail: what happens to the pooled vector, in order.
         prompts: (name, text), in the file's order.
         default_prompt_name: one of their names, or "query" or "document", which every model has.
@@ -107,6 +109,8 @@ class Recipe:
     include_prompt: bool = True
     own_tokens: bool = False
     both_sides: bool = False
+    wrap: tuple[str, str] | None = None
+    convention: Convention | None = None
     tail: tuple[TailModule, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
     default_prompt_name: str | None = None
@@ -259,8 +263,8 @@ def _plain(folder: Path, choices: Choices, adapter: Path | None, find: Find) -> 
     files = find_files(folder, find)
     convention = read_convention(files, adapter)
     transformer = read_transformer(files, saved=False, chat=convention is None)
-    if convention is None:
-        convention = Convention(Pooling(("lasttoken",) if _is_causal(files.config) else ("mean",)))
+    usual = Convention(Pooling(("lasttoken",) if _is_causal(files.config) else ("mean",)))
+    known, convention = convention, convention or usual
     pooling = choices.pooled(convention.pooling)
     return Recipe(
         files,
@@ -269,6 +273,8 @@ def _plain(folder: Path, choices: Choices, adapter: Path | None, find: Find) -> 
         include_prompt=pooling.include_prompt,
         own_tokens=pooling.own_tokens,
         both_sides=convention.both_sides,
+        wrap=convention.wrap,
+        convention=known,
         tail=convention.tail,
         prompts=convention.prompts,
         default_prompt_name=convention.default_prompt_name,

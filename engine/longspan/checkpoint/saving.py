@@ -23,11 +23,12 @@ from . import panels, pickled
 from .adapter import CONFIG as ADAPTER
 from .choices import Choices
 from .config import read_json, read_json_list
+from .conventions import Convention
 from .entries import read_entries
 from .extras import FILE, Extras, Inside
 from .folder import ALLOWED_FILES, IGNORED_FILES
 from .modules import POOLING_FIELDS, pooling_fields, read_pooling
-from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipes, module_folders, modules_of
+from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipe, Recipes, module_folders, modules_of
 from .settings import Settings
 from .tensors import INDEX, Tensors
 from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
@@ -167,7 +168,8 @@ def _copied(model: SavedModel) -> dict[Path, Path]:
     for files in dict.fromkeys(recipe.files for recipe in model.recipes.all):
         if files.folder not in model.weights:
             paths.update(view.file for view in Tensors.open(files.folder).values())
-        for path in (files.config, *(files.tokenizer / name for name in (*TOKENIZER, *SOURCES))):
+        said = [own.file for recipe in model.recipes.all if (own := recipe.convention) and own.file]
+        for path in (files.config, *said, *(files.tokenizer / name for name in (*TOKENIZER, *SOURCES))):
             if path.parent != files.folder and path.exists():
                 found[files.folder.relative_to(model.source) / path.name] = path
     for folder in module_folders(model.source):
@@ -235,6 +237,8 @@ def _documents(model: SavedModel) -> dict[str, Any]:
     """JSON files by their place, as they are to be; all others are copied."""
     extras = Extras(model.settings.long_text, model.settings.ranges, model.format, model.inside)
     documents: dict[str, Any] = {FILE: extras.as_json()}
+    if model.recipes.main.convention is not None:
+        return documents | _kept(model, model.recipes.main, model.recipes.main.convention)
     saved = (model.source / MODULES_FILE).exists()
     # Only beside modules.json does sentence-transformers read settings.
     documents |= dict(_changed_modules(model)) if saved else _modules(model)
@@ -251,12 +255,26 @@ def _documents(model: SavedModel) -> dict[str, Any]:
     return documents
 
 
+def _kept(model: SavedModel, recipe: Recipe, convention: Convention) -> dict[str, Any]:
+    """Of a folder that sentence-transformers would pool in another way: it stays plain, for its authors' code too."""
+    changes = dict(_changed_options(model))
+    length = model.settings.max_seq_length
+    changes |= {} if length in (None, model.inside.extend_to) else {"max_seq_length": length}
+    chosen = {"pooling": model.choices.pooling, "include_prompt": model.choices.include_prompt}
+    changes |= {name: value for name, value in chosen.items() if value is not None}
+    if changes:
+        raise InputError(
+            f"{model.source} is pooled as by LLM2Vec's or GritLM's code, whose files have no place for what was set: "
+            f"{', '.join(changes)}"
+        )
+    named = {} if convention.base is None else {"_name_or_path": convention.base}
+    return {"config.json": {**read_json(recipe.files.config), **named}} if named else {}
+
+
 def _modules(model: SavedModel) -> dict[str, Any]:
     """The files that make a plain folder one of sentence-transformers, in the schema that every version reads."""
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
     recipe = model.recipes.main
-    if recipe.own_tokens or recipe.both_sides or recipe.tail:
-        raise InputError(f"{model.source} is pooled as by LLM2Vec's or GritLM's code, and so not saved for others")
     modes = pooling_fields(recipe.pooling, include_prompt=recipe.include_prompt)
     return {
         MODULES_FILE: [
