@@ -362,6 +362,21 @@ def test_options_that_are_not_usable(bert: Path) -> None:
     refused(bert, "without adapter, layers, tap, extend", extend="grouped", backend="transformers")
 
 
+def test_e5_base_4k(tmp_path: Path) -> None:
+    """A table that was stretched and trained: short texts take every eighth row, longer ones every row."""
+    config = BertConfig(**{**SMALL, "num_hidden_layers": 1, "max_position_embeddings": 4096})
+    folder = edit_config(save(tmp_path, BertModel(config)), _name_or_path="/mnt/default/longembed/models/intfloat/e5")
+    model, encoder = BertModel.from_pretrained(str(folder)).eval(), Encoder(folder)
+    for count in (1, 510, 511):
+        (text,) = texts_of((count,))
+        ids = torch.tensor([encoder.tokenizer.encode(text).ids])
+        positions = torch.arange(count + 2)[None] * (8 if count + 2 <= 512 else 1)
+        with torch.inference_mode():
+            expected = model(input_ids=ids, position_ids=positions).last_hidden_state[0].mean(0).numpy()
+        np.testing.assert_allclose(encoder.encode(text), expected, atol=1e-5)
+    refused(folder, "extend does not fit bert: its positions depend on a text's length already", extend="grouped")
+
+
 def test_positions_that_depend_on_the_length_already(tmp_path: Path) -> None:
     folder = save(tmp_path, LlamaModel(LlamaConfig(**SMALL, rope_parameters=DYNAMIC)))
     refused(folder, "extend does not fit llama: its positions depend on a text's length already", extend="ntk")

@@ -34,6 +34,13 @@ GEMMAS: dict[str, dict[str, Any]] = {
     "legacy activation": {"hidden_act": "gelu", "num_key_value_heads": 4},
     "biases": {"attention_bias": True, "hidden_act": "silu", "rms_norm_eps": 1e-3},
     "both sides": {"is_causal": False, "rope_parameters": LINEAR, "tie_word_embeddings": False},
+    "one kv head": {"num_key_value_heads": 1, "num_hidden_layers": 1},
+    "head size 8": {"head_dim": 8, "num_attention_heads": 6, "intermediate_size": 17},
+    "head size 256": {"head_dim": 256, "num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 72},
+    "dynamic": {"rope_parameters": DYNAMIC, "num_hidden_layers": 2},
+    "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3, "rms_norm_eps": 0.1},
+    "longrope": {"rope_parameters": LONG},
 }
 
 

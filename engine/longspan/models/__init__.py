@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..errors import CheckpointError
+from ..program.instructions import Qkv
+from ..program.rope import DynamicNtk
 from .bert import bert
 from .config import ModelConfig
 from .distilbert import distilbert
@@ -99,4 +102,11 @@ def build_body(config: ModelConfig) -> Body:
             "transformers runs others: Encoder(..., backend='transformers')"
         )
     positions = config.text("position_embedding_type", default="absolute")
-    return NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config)
+    return _reaching(NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config))
+
+
+def _reaching(body: Body) -> Body:
+    """The body with the positions that dynamic NTK has frequencies for: its factor says how many times as many."""
+    ropes = (step.rope for step in body.instructions if isinstance(step, Qkv) and step.rope is not None)
+    reach = [int(rope.long.original * rope.long.factor) for rope in ropes if isinstance(rope.long, DynamicNtk)]
+    return replace(body, max_positions=max(body.max_positions, *reach)) if reach else body
