@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from .checkpoint.adaptations import read_adaptations
 from .checkpoint.adapter import with_adapter
 from .checkpoint.computed import ComputedView
 from .checkpoint.config import read_json
@@ -24,6 +25,7 @@ from .models.config import ModelConfig
 from .models.extend import Extension, extend_body, stretched_rows
 from .models.family import Body
 from .models.foreign import foreign
+from .models.jina_v5 import with_task_adapters
 from .models.layers import LayerChoice, choose_layers, weighted_layers
 from .models.static import static
 from .program.instructions import Embed
@@ -123,7 +125,11 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
         body = static(tensors)
         return Backbone(body, tensors, _vocabulary(body))
     config = read_json(path) | ({"is_causal": False} if recipe.both_sides else {})
-    whole = build_body(ModelConfig(path, config, tensors=tensors.keys()))
+    fields = ModelConfig(path, config, tensors=tensors.keys())
+    whole = build_body(fields)
+    adaptations = read_adaptations(fields)
+    if adaptations is not None and adaptations.folders:
+        whole, tensors = with_task_adapters(whole, tensors, adaptations.folders)
     with blaming(changes.said_by):
         body, tensors = _chosen(whole, tensors, changes)
     if recipe.layer_pooling is not None:
@@ -171,7 +177,7 @@ def _extended(
             assert new.position_map is not None
             (name,), view = new.positions.names, bound[old.positions.names[0]]
             make = partial(stretched_rows, first=new.position_offset, factor=new.position_map.factor)
-            made[name] = ComputedView(name, new.positions.shape, view, make)
+            made[name] = ComputedView(name, new.positions.shape, [view], make)
     return longer, Tensors(tensors.source, {**tensors, **made})
 
 

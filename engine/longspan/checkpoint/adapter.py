@@ -119,6 +119,24 @@ class Update:
         own = self.part("lora_B_bias")
         return base if own is None else base + np.float32(self.scale) * own
 
+    def check(self, module: str, shape: tuple[int, ...], source: Path) -> None:
+        """Raise a CheckpointError, which names `source`, unless it fits a weight of that shape."""
+        embedding = "lora_embedding_A" in self.parts
+        first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+        for role in (first, second):
+            if role not in self.parts:
+                raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
+        out, inner = self.parts[second].shape[0], self.parts[first].shape[-1]
+        expected = (inner, out) if embedding or self.config.transposed else (out, inner)
+        if shape != expected or self.parts[second].shape[-1] != self.parts[first].shape[0]:
+            raise CheckpointError(
+                f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(shape)}."
+            )
+        if self.config.decomposed and not embedding and "lora_magnitude_vector" not in self.parts:
+            raise CheckpointError(
+                f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true."
+            )
+
     def _factors(self, first: str, second: str) -> tuple[Float32, Float32]:
         a, b = self.part(first), self.part(second)
         assert a is not None
@@ -155,18 +173,27 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
                 raise CheckpointError(
                     f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
                 )
-            _check(update, module, base, views.source)
-            merged[base.name] = ComputedView(base.name, base.shape, base, update.weight)
+            update.check(module, base.shape, views.source)
+            merged[base.name] = ComputedView(base.name, base.shape, [base], update.weight)
             if "lora_B_bias" in parts:
                 name = names["bias"]
                 if name is None:
                     raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
                 bias = tensors[name]
-                merged[name] = ComputedView(bias.name, bias.shape, bias, update.bias)
+                merged[name] = ComputedView(bias.name, bias.shape, [bias], update.bias)
         for ending, name in names.items():
             if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
                 merged[name] = replace(parts[ending], name=name)
     return Tensors(tensors.source, merged)
+
+
+def read_updates(folder: Path) -> dict[str, Update]:
+    """The updates of an adapter, by module; raises as `with_adapter`, but nothing is known of a checkpoint."""
+    config = read_lora_config(folder)
+    return {
+        module: Update(parts, config.scale(module), config)
+        for module, parts in _by_module(open_adapter(folder)).items()
+    }
 
 
 def _by_module(views: Tensors) -> dict[str, dict[str, TensorView]]:
@@ -195,19 +222,3 @@ def _stored(name: str, tensors: Tensors) -> str | None:
         if inner in tensors:
             return inner
     return next((other for other in tensors if other.endswith(f".{name}")), None)
-
-
-def _check(update: Update, module: str, base: TensorView, source: Path) -> None:
-    embedding = "lora_embedding_A" in update.parts
-    first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
-    for role in (first, second):
-        if role not in update.parts:
-            raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
-    out, inner = update.parts[second].shape[0], update.parts[first].shape[-1]
-    expected = (inner, out) if embedding or update.config.transposed else (out, inner)
-    if base.shape != expected or update.parts[second].shape[-1] != update.parts[first].shape[0]:
-        raise CheckpointError(
-            f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(base.shape)}."
-        )
-    if update.config.decomposed and not embedding and "lora_magnitude_vector" not in update.parts:
-        raise CheckpointError(f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true.")

@@ -1,4 +1,4 @@
-"""Plain folders that are not pooled as others are, because their authors' own code does it: LLM2Vec and GritLM.
+"""Folders that are not pooled as others are, because their authors' own code does it: LLM2Vec, GritLM and Jina v5.
 
 llm2vec_config.json: {"pooling_mode": "mean", "max_length": 512, "doc_max_length": 400, "skip_instruction": true}
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .adaptations import V5
 from .adapter import CONFIG as ADAPTER
 from .config import Fields
 from .files import TransformerFiles
@@ -87,6 +88,8 @@ def read_convention(files: TransformerFiles, adapter: Path | None = None) -> Con
         if (place / LLM2VEC).exists():
             named = [(Fields.read_optional(at / ADAPTER), "base_model_name_or_path") for at in adapters]
             return _llm2vec(place / LLM2VEC, config, [*named, (config, "_name_or_path")])
+    if config.values.get("model_type") == V5:
+        return replace(JINA_V5, file=files.config)
     code = config.table("auto_map").values.values()
     return _gritlm(files.config) if any(GRITLM in str(name) for name in code) else None
 
@@ -116,6 +119,19 @@ def _llm2vec(path: Path, config: Fields, named: Sequence[tuple[Fields, str]]) ->
         file=path,
         base=base,
     )
+
+
+def is_jina_v5(path: Path) -> bool:
+    """Whether a config.json is one of Jina v5."""
+    return Fields.read(path).values.get("model_type") == V5
+
+
+JINA_V5 = Convention(
+    Pooling(("lasttoken",)),
+    tail=(NormalizeModule(),),
+    prompts=(("query", "Query: "), ("document", "Document: ")),
+    default_prompt_name="document",
+)
 
 
 def _gritlm(path: Path) -> Convention:

@@ -11,7 +11,7 @@ from .config import Fields, json_kind, read_json_list
 
 NAMESPACE = "sentence_transformers."
 ADAPTED = "custom_st.Transformer"
-"""Jina v3's own Transformer: it adds the adaptation for the task of a call, if the config declares some."""
+"""Jina v3's and v5's own Transformer: it adds the adaptation for the task of a call, if the config declares some."""
 FIRST = ("Transformer", "StaticEmbedding")
 ROUTERS = ("Router", "Asym")
 SUPPORTED = (*FIRST, ROUTERS[0], "WeightedLayerPooling", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")

@@ -11,8 +11,8 @@ from ..errors import CheckpointError, CheckpointNotFoundError, InputError
 from .adaptations import file_adaptations
 from .choices import NOTHING, Choices, variants
 from .config import Fields
-from .conventions import Convention, read_convention
-from .entries import FIRST, SUPPORTED, Entry, read_entries, supported
+from .conventions import JINA_V5, Convention, is_jina_v5, read_convention
+from .entries import ADAPTED, FIRST, SUPPORTED, Entry, read_entries, supported
 from .files import Find, TransformerFiles, find_files
 from .folder import MARKERS, find_model
 from .modules import (
@@ -57,8 +57,6 @@ SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manha
 IMPLIED_PROMPTS = ("query", "document")
 MODULES_FILE = "modules.json"
 OPTIONS_FILE = "config_sentence_transformers.json"
-# What encode_query and encode_document ask for, where there are adaptations for it.
-RETRIEVAL = {"query": "retrieval.query", "document": "retrieval.passage"}
 TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
@@ -68,7 +66,7 @@ TAIL: dict[str, Callable[[Path], TailModule]] = {
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """A task for which a checkpoint has low-rank pairs: its name, which is that of a prompt too, and its number."""
+    """A task for which a checkpoint has low-rank pairs: its name, which may be that of a prompt too, and its number."""
 
     name: str
     index: int
@@ -194,18 +192,24 @@ def _adapted(recipes: Recipes) -> Recipes:
     if not known:
         return recipes
     instructions = {name: text for own in known for name, text in own.instructions.items()}
+    names = dict.fromkeys(name for own in known for name in own.tasks)
     own_prompts = dict(recipes.main.prompts)
     prompts = tuple({**own_prompts, **instructions, **own_prompts}.items())
     found = [replace(recipe, prompts=prompts) for recipe in recipes.all]
     tasks, other = dict(recipes.tasks), recipes.other
-    for name in instructions:
+    for name in names:
         place = tasks.get(name, other)
         own = None if place is None else declared[place]
         if place is not None and own is not None and name in own.tasks:
             tasks[name] = len(found)
             found.append(replace(found[place], adaptation=Adaptation(name, own.tasks.index(name))))
-    if other is not None and declared[other] is not None:  # its code refuses other tasks
-        tasks = {**{alias: tasks.get(name, other) for alias, name in RETRIEVAL.items()}, **tasks}
+    own = None if other is None else declared[other]
+    if own is not None and other is not None:  # its code refuses other tasks
+        usual = None if own.needed else other
+        aliases = {alias: tasks.get(name, usual) for alias, name in own.retrieval.items()}
+        tasks = {**{alias: place for alias, place in aliases.items() if place is not None}, **tasks}
+        if own.needed:
+            del tasks[None]
         other = None
     return Recipes(tuple(found), tasks, other)
 
@@ -317,6 +321,8 @@ class _Parts:
         elif entry.kind == "Transformer":
             folder = require_folder(entry.file, entry.folder)
             self.transformer = read_transformer(find_files(folder, self.find), saved=True)
+            if entry.type == ADAPTED and is_jina_v5(folder / "config.json"):  # it pools and normalises by itself
+                self.pooling, self.tail = JINA_V5.pooling, [*JINA_V5.tail]
         elif entry.kind == "WeightedLayerPooling" and self.pooling is None and self.layer_pooling is None:
             self.layer_pooling = read_layer_pooling(require_folder(entry.file, entry.folder))
         elif (entry.kind == "Pooling") != (self.pooling is None):

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..text.conversion import SOURCES
 from ..weights import Format
 from . import panels, pickled
+from .adaptations import file_adaptations
 from .adapter import CONFIG as ADAPTER
 from .choices import Choices
 from .config import read_json, read_json_list
@@ -172,6 +173,9 @@ def _copied(model: SavedModel) -> dict[Path, Path]:
         for path in (files.config, *said, *(files.tokenizer / name for name in (*TOKENIZER, *SOURCES))):
             if path.parent != files.folder and path.exists():
                 found[files.folder.relative_to(model.source) / path.name] = path
+        new, adaptations = model.weights.get(files.folder), file_adaptations(files.config)
+        if adaptations is not None and (new is None or new.format is None):  # panels have them inside
+            paths.update(path for folder in adaptations.folders for path in folder.glob("adapter_*"))
     for folder in module_folders(model.source):
         paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
     kept = (path for path in paths if path.parent not in model.weights or not _is_weights(path.name))
@@ -264,7 +268,7 @@ def _kept(model: SavedModel, recipe: Recipe, convention: Convention) -> dict[str
     changes |= {name: value for name, value in chosen.items() if value is not None}
     if changes:
         raise InputError(
-            f"{model.source} is pooled as by LLM2Vec's or GritLM's code, whose files have no place for what was set: "
+            f"{model.source} is pooled as by its authors' code, whose files have no place for what was set: "
             f"{', '.join(changes)}"
         )
     named = {} if convention.base is None else {"_name_or_path": convention.base}

@@ -21,6 +21,7 @@ from .gpt_neox import gpt_neox
 from .gte import gte, new
 from .jina_bert import jina_bert
 from .jina_v3 import jina_v3, xlm_roberta_flash
+from .jina_v5 import jina_v5
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
@@ -53,6 +54,7 @@ FAMILIES: Mapping[str, Family] = {
     "gpt_neox": gpt_neox,
     "gte": gte,
     "jina_embeddings_v3": jina_v3,
+    "jina_embeddings_v5": jina_v5,
     "llama": llama,
     "llama_bidirec": both_sides(llama),
     "ministral": ministral,

@@ -8,7 +8,7 @@ from ..program.rope import Rope
 from .blocks import Blocks, Sizes
 from .config import ModelConfig
 from .family import Body
-from .low_rank import with_adaptations
+from .low_rank import Pairs, with_pairs
 from .rope import read_rope
 from .rotary_bert import NATIVE, Names, rotary_bert
 
@@ -33,7 +33,10 @@ def xlm_roberta_flash(config: ModelConfig) -> Body:
     theta = config.number("rotary_emb_base", default=10_000.0)
     body = _body(config, ORIGINAL, read_rope(config, Sizes.of(config).head_size, theta=theta))
     adaptations = read_adaptations(config)
-    return body if adaptations is None else with_adaptations(body, adaptations)
+    if adaptations is None:
+        return body
+    rank = config.integer("lora_rank", default=4)
+    return with_pairs(body, Pairs(len(adaptations.tasks), rank, config.number("lora_alpha", default=1.0) / rank))
 
 
 def _body(config: ModelConfig, names: Names, rope: Rope | None) -> Body:
