@@ -14,7 +14,10 @@ from ..errors import CheckpointError, CheckpointNotFoundError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_MISSING: Any = object()
+MISSING: Any = object()
+"""The default of a field that has none."""
+MOST = 2**31 - 1
+"""Of sizes and counts, which kernels hold in 32 bits."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -97,28 +100,28 @@ class Fields:
     def _get(self, name: str, kind: type | tuple[type, ...], described: str, default: Any) -> Any:
         value = self.values.get(name)
         if value is None:
-            if default is _MISSING:
-                raise self.wrong(name, f"is missing; {described} is needed")
+            if default is MISSING:
+                raise self.wrong(name, f"is missing, expected {described}")
             return default
         if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise self.wrong(name, f"is {shown(value)}, expected {described}")
         return value
 
-    def integer(self, name: str, *, default: int = _MISSING) -> int:
+    def integer(self, name: str, *, default: int = MISSING) -> int:
         """A positive integer."""
         value: int = self._get(name, int, "a positive integer", default)
-        if value < 1:
-            raise self.wrong(name, f"is {value}, expected a positive integer")
+        if not 1 <= value <= MOST:
+            raise self.wrong(name, f"is {value}, expected a positive integer{_up_to(value)}")
         return value
 
-    def natural(self, name: str, *, default: int = _MISSING) -> int:
+    def natural(self, name: str, *, default: int = MISSING) -> int:
         """An integer of at least 0."""
         value: int = self._get(name, int, "an integer of at least 0", default)
-        if value < 0:
-            raise self.wrong(name, f"is {value}, expected an integer of at least 0")
+        if not 0 <= value <= MOST:
+            raise self.wrong(name, f"is {value}, expected an integer of at least 0{_up_to(value)}")
         return value
 
-    def number(self, name: str, *, default: float = _MISSING) -> float:
+    def number(self, name: str, *, default: float = MISSING) -> float:
         """A finite, non-negative number."""
         try:
             value = float(self._get(name, (int, float), "a number", default))
@@ -128,12 +131,19 @@ class Fields:
             raise self.wrong(name, f"is {value}, expected a finite number of at least 0")
         return value
 
-    def text(self, name: str, *, default: str = _MISSING) -> str:
+    def positive(self, name: str, *, default: float = MISSING) -> float:
+        """A finite number above 0."""
+        value = self.number(name, default=default)
+        if value == 0:
+            raise self.wrong(name, "is 0, expected a number above it")
+        return value
+
+    def text(self, name: str, *, default: str = MISSING) -> str:
         """A string."""
         value: str = self._get(name, str, "a string", default)
         return value
 
-    def flag(self, name: str, *, default: bool = _MISSING) -> bool:
+    def flag(self, name: str, *, default: bool = MISSING) -> bool:
         """True or false."""
         if default is True and name in self.values and self.values[name] is None:
             raise self.wrong(name, "is null, expected true or false")
@@ -190,3 +200,7 @@ class Fields:
                     other, f"is {shown(self.values[other])}, but '{used[0]}' is {shown(self.values[used[0]])}"
                 )
         return used[0]
+
+
+def _up_to(value: int) -> str:
+    return f" up to {MOST}" if value > MOST else ""

@@ -99,10 +99,13 @@ def build_body(config: ModelConfig) -> Body:
     model_type = config.text("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise CheckpointError(
-            f"{config.path}: model_type {model_type!r} is not supported; known are {known}. "
-            "transformers runs others: Encoder(..., backend='transformers')"
-        )
+        others = "transformers runs others: Encoder(..., backend='transformers')"
+        if config.table("auto_map").values:
+            others = (
+                "It brings code of its own ('auto_map'), which is never run; where transformers has the architecture under "
+                "a type of its own, convert the checkpoint to that, and Encoder(..., backend='transformers') runs it"
+            )
+        raise CheckpointError(f"{config.path}: field 'model_type' is {model_type!r}; known are {known}. {others}.")
     positions = config.text("position_embedding_type", default="absolute")
     return _reaching(NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config))
 

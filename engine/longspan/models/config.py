@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shown
-from typing import Any, get_args
+from typing import get_args
 
-from ..checkpoint.config import Fields
+from ..checkpoint.config import MISSING, Fields
 from ..errors import CheckpointError
 from ..program.instructions import Activation
 
@@ -27,7 +27,17 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 }
 assert set(_ACTIVATIONS.values()) <= set(get_args(Activation))
 
-_MISSING: Any = object()
+COUNTS = (
+    "num_hidden_layers",
+    "num_layers",
+    "n_layers",
+    "n_layer",
+    "num_experts",
+    "num_local_experts",
+    "moe_num_experts",
+)
+MOST_OF_THEM = 10_000
+"""Layers and experts, each of which is written out: far more than any model has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +50,23 @@ class ModelConfig(Fields):
 
     tensors: Collection[str] = ()
 
+    def integer(self, name: str, *, default: int = MISSING) -> int:
+        """A positive integer; of layers and experts not more than any model has."""
+        value = Fields.integer(self, name, default=default)
+        if name in COUNTS and value > MOST_OF_THEM:
+            raise self.wrong(name, f"is {value}, expected a positive integer up to {MOST_OF_THEM}")
+        return value
+
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
         """So many finite numbers."""
-        values = self._get(name, list, f"{count} numbers", _MISSING)
+        values = self._get(name, list, f"{count} numbers", MISSING)
         if len(values) != count or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
             raise self.wrong(name, f"is not a list of {count} numbers")
         return tuple(map(float, values))
 
     def choices(self, name: str, count: int, allowed: Sequence[str]) -> tuple[str, ...]:
         """A string out of `allowed` for each of `count` layers."""
-        values = self._get(name, list, f"a list of {count} strings", _MISSING)
+        values = self._get(name, list, f"a list of {count} strings", MISSING)
         if len(values) != count or not all(value in allowed for value in values):
             raise self.wrong(name, f"is not a list of {count} of {', '.join(map(repr, allowed))}")
         return tuple(values)
@@ -61,7 +78,7 @@ class ModelConfig(Fields):
             raise self.wrong(name, f"is {shown(values)}, expected a list of numbers of layers")
         return frozenset(values)
 
-    def activation(self, name: str, *, default: str = _MISSING, before: str = "") -> Activation:
+    def activation(self, name: str, *, default: str = MISSING, before: str = "") -> Activation:
         """An activation by one of the names that checkpoints use, which may stand behind `before`."""
         value = self.text(name, default=default)
         if value.removeprefix(before) not in _ACTIVATIONS:
