@@ -21,6 +21,15 @@ from .tensors import Tensors
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 SUPPORTED_BIAS = ("none", "all", "lora_only")
+UNSUPPORTED = (
+    *("target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"),
+    *("use_qalora", "use_bdlora", "arrow_config", "kasa_config"),
+)
+ROLES = (
+    *("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_B_bias"),
+    *("weight", "bias"),
+)
+CHANGE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,13 @@ def read_lora_config(folder: Path) -> LoraConfig:
     bias = fields.optional_text("bias") or "none"
     if bias not in SUPPORTED_BIAS:
         raise fields.wrong("bias", f"is '{bias}'; known are {', '.join(SUPPORTED_BIAS)}")
-    for name in ("target_parameters", "layer_replication", "alora_invocation_tokens"):
+    for name in UNSUPPORTED:
         if fields.values.get(name):
             raise fields.wrong(name, "is not supported")
+    start = fields.values.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGE_THE_BASE):
+        reason = f"is '{start}', which changes the base's weights too; save the adapter with PEFT's conversion to LoRA"
+        raise fields.wrong("init_lora_weights", reason)
     rank = fields.integer("r")
     return LoraConfig(
         rank=rank,
@@ -181,6 +194,9 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
                     raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
                 bias = tensors[name]
                 merged[name] = ComputedView(bias.name, bias.shape, [bias], update.bias)
+        for role in parts:
+            if role not in ROLES:
+                raise CheckpointError(f"{views.source}: '{module}' has a '{role}', which is no part of a LoRA.")
         for ending, name in names.items():
             if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
                 merged[name] = replace(parts[ending], name=name)

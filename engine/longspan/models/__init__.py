@@ -102,8 +102,8 @@ def build_body(config: ModelConfig) -> Body:
         others = "transformers runs others: Encoder(..., backend='transformers')"
         if config.table("auto_map").values:
             others = (
-                "It brings code of its own ('auto_map'), which is never run; where transformers has the architecture under "
-                "a type of its own, convert the checkpoint to that, and Encoder(..., backend='transformers') runs it"
+                "It brings code of its own ('auto_map'), which is never run; where transformers has the architecture "
+                "too, convert the checkpoint to its type, and Encoder(..., backend='transformers') runs it"
             )
         raise CheckpointError(f"{config.path}: field 'model_type' is {model_type!r}; known are {known}. {others}.")
     positions = config.text("position_embedding_type", default="absolute")
