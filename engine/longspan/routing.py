@@ -76,4 +76,5 @@ class Routing:
 def _shared(recipe: Recipe) -> object:
     """Recipes of which this is equal have the same trunk."""
     kinds = pool_kinds(recipe.pooling)
-    return recipe.files, recipe.static, recipe.lower_case, recipe.layer_pooling, recipe.both_sides, kinds
+    text = recipe.lower_case, recipe.wrap
+    return recipe.files, recipe.static, text, recipe.layer_pooling, recipe.both_sides, kinds

@@ -184,3 +184,30 @@ def test_transformers_runs_models_as_they_are(tmp_path: Path) -> None:
     Encoder(save(tmp_path / "source", MODELS["bert"]()), tap=-1).save(tmp_path / "saved")
     with pytest.raises(InputError, match="runs a model as it is"):
         Encoder(tmp_path / "saved", backend="transformers")
+
+
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+def test_a_module_that_is_an_adapter(tmp_path: Path) -> None:
+    """In a folder of sentence-transformers, with the transformer in one of its own."""
+    base, adapter = adapted(tmp_path, "plain")
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copytree(adapter, source / "0_Transformer")
+    for path in base.glob("tokenizer*"):
+        shutil.copy(path, source / "0_Transformer")
+    (source / "0_Transformer" / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
+    (source / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True}
+    (source / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    modules = [
+        {"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (source / "modules.json").write_text(json.dumps(modules))
+    round_trip(Encoder(source, max_seq_length=9), tmp_path / "saved")
+    shutil.rmtree(base)
+    assert not list((tmp_path / "saved").rglob("adapter_*"))
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert theirs.max_seq_length == 9
+    ours = Encoder(tmp_path / "saved", long_text="truncate").encode(TEXTS)
+    np.testing.assert_allclose(ours[1:], theirs.encode(TEXTS)[1:], atol=5e-6)
