@@ -202,7 +202,7 @@ CORRECT = {
         ),
         ({"is_decoder": True}, "field 'is_decoder' is True; only False"),
         ({"model_type": None}, "field 'model_type' is missing"),
-        ({"model_type": "hyperbert"}, "field 'model_type' is 'hyperbert'; known are bert, "),
+        ({"model_type": "hyperbert"}, "field 'model_type' is 'hyperbert', which is not supported; known are bert, "),
     ],
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -112,7 +112,9 @@ def test_more_layers_than_any_model_has() -> None:
 
 def test_code_of_its_own_is_never_run() -> None:
     code = {"AutoModel": "modeling_hyper.HyperModel"}
-    with pytest.raises(CheckpointError, match=r"'hyper'; known are .*code of its own .*is never run"):
+    with pytest.raises(
+        CheckpointError, match=r"'hyper', which is not supported; known are .*code of its own .*is never run"
+    ):
         build_body(ModelConfig(PATH, {"model_type": "hyper", "auto_map": code}))
-    with pytest.raises(CheckpointError, match=r"'hyper'; known are .*backend='transformers'"):
+    with pytest.raises(CheckpointError, match=r"'hyper', which is not supported; known are .*backend='transformers'"):
         build_body(ModelConfig(PATH, {"model_type": "hyper"}))

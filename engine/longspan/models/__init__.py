@@ -105,7 +105,9 @@ def build_body(config: ModelConfig) -> Body:
                 "It brings code of its own ('auto_map'), which is never run; where transformers has the architecture "
                 "too, convert the checkpoint to its type, and Encoder(..., backend='transformers') runs it"
             )
-        raise CheckpointError(f"{config.path}: field 'model_type' is {model_type!r}; known are {known}. {others}.")
+        raise CheckpointError(
+            f"{config.path}: field 'model_type' is {model_type!r}, which is not supported; known are {known}. {others}."
+        )
     positions = config.text("position_embedding_type", default="absolute")
     return _reaching(NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config))
 
