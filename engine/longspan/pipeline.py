@@ -76,8 +76,10 @@ class Trunk:
             InputError: the changes do not fit it.
         """
         backbone = load_backbone(recipe, changes)
-        tokenizer = Tokenizer.load(recipe.transformer, lower_case=recipe.lower_case, specials=not recipe.static)
-        _check_specials(tokenizer, backbone.vocabulary, recipe.transformer)
+        tokenizer = Tokenizer.load(
+            recipe.files.tokenizer, lower_case=recipe.lower_case, specials=not recipe.static, wrap=recipe.wrap
+        )
+        _check_specials(tokenizer, backbone.vocabulary, recipe.files.tokenizer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))
         modes = pooling_modes(recipe, tokenizer, backbone.vocabulary)
         samples = partial(sample_batch, tokenizer, backbone.body.max_positions, modes)
@@ -233,7 +235,7 @@ def pooling_modes(recipe: Recipe, tokenizer: Tokenizer, vocabulary: int) -> tupl
     for name in recipe.pooling:
         mode = mode_of(name, tokenizer.raw.token_to_id)
         if mode.rows == "token" and (mode.token is None or mode.token >= vocabulary):
-            raise CheckpointError(f"{recipe.transformer}: the vocabulary lacks the token of the pooling {name!r}.")
+            raise CheckpointError(f"{recipe.files.tokenizer}: the vocabulary lacks the token of the pooling {name!r}.")
         modes.append(replace(mode, own=recipe.own_tokens))
     return tuple(modes)
 
@@ -245,7 +247,7 @@ def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | 
     token = tokenizer.raw.token_to_id(recipe.separator)
     if token is None or token >= known:
         raise CheckpointError(
-            f"{recipe.transformer}: the separator token {recipe.separator!r} is not in the vocabulary."
+            f"{recipe.files.tokenizer}: the separator token {recipe.separator!r} is not in the vocabulary."
         )
     return Separator(recipe.separator, token)
 

@@ -50,9 +50,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..backbone import Changes
-    from ..checkpoint.extras import read_extras
+    from ..checkpoint.extras import Inside, read_extras
     from ..checkpoint.folder import resolve
-    from ..models.extend import Extension
     from ..pooling.modes import pool_kinds
     from ..program.formats import in_format
     from ..program.printing import format_program
@@ -62,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
     if args.max_seq_length is not None and args.extend is None:
         raise InputError("--max-seq-length says what --extend extends to: give both")
     folder = resolve(args.model)
-    changes = Changes(extension=Extension.of(args.extend, args.max_seq_length))
+    extras = read_extras(folder)
+    changes = Changes.of(Inside(extend=args.extend, extend_to=args.max_seq_length), extras)
     routing = Routing.load(folder, lambda *_: None, changes)  # type: ignore[arg-type]
     pipeline = routing.main if args.task is None else routing.of(args.task)
-    asked, held = next((known for known in FORMATS if known == args.weights), None), read_extras(folder).weights
+    asked, held = next((known for known in FORMATS if known == args.weights), None), extras.weights
     if held is not None and asked not in (None, held):
         raise InputError(f"--weights is {asked}, but {folder} holds panels of {held}")
     weights = held or asked or "float32"
@@ -93,7 +93,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
     weights = {weight for program in programs for weight in program.weights}
     return {
         "folder": str(folder),
-        "type": body.name if recipe.static else read_json(recipe.transformer / "config.json").get("model_type"),
+        "type": body.name if recipe.static else read_json(recipe.files.config).get("model_type"),
         "layers": body.layers,
         "width": body.output.width,
         "parameters": sum(weight.size for weight in weights),
