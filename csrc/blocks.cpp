@@ -30,7 +30,7 @@ struct Scratch {
   }
   long of(const Attention& op) const {
     if (op.rope != kNone) return Kernels::self_extend_bytes(op.head_size);
-    return program.kernels->attention_bytes(op.head_size, bf16(op.q));
+    return program.kernels->attention_bytes(op.head_size, bf16(op.q), op.int8);
   }
   template <class Other>
   long of(const Other&) const {

@@ -171,7 +171,7 @@ class Walker {
 
   void run(const Attention& op) {
     AttentionArgs args{heads(op.q, op.head_size), heads(op.k, op.head_size), heads(op.v, op.head_size), matrix(op.out),
-                       pack_.tokens, op.heads, op.kv_heads, op.head_size, op.scale, op.scores, op.turn};
+                       pack_.tokens, op.heads, op.kv_heads, op.head_size, op.scale, op.scores, op.turn, op.int8};
     if (op.rope != kNone) args.turn.table = batch_.ropes[op.rope].values;
     const auto attend = op.rope == kNone ? kernels_.attention : kernels_.self_extend;
     // Heads outside, query blocks inside: neighbours in time share keys and values.

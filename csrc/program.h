@@ -91,6 +91,7 @@ struct Attention {
   ScoreArgs scores;
   TurnArgs turn;  // without its table, which is the batch's
   int rope;       // index of that, or kNone
+  bool int8;      // products of bytes
 };
 
 struct Mlp {

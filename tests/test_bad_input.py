@@ -107,7 +107,8 @@ def test_no_weights(folder: Path) -> None:
 def test_unknown_model_type(folder: Path) -> None:
     edit_json(folder / "config.json", model_type="hyperbert")
     with pytest.raises(
-        CheckpointError, match=r"config\.json: model_type 'hyperbert' is not supported; known are .*bert"
+        CheckpointError,
+        match=r"config\.json: field 'model_type' is 'hyperbert', which is not supported; known are .*bert",
     ):
         Encoder(folder)
 

@@ -101,7 +101,7 @@ def test_damaged_file(saved: Path, tmp_path: Path) -> None:
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "longspan.json").unlink()
     (tmp_path / "longspan.json").write_text('{"format": 99}')
-    with pytest.raises(CheckpointError, match=r"longspan\.json: 'format' is 99, .* upgrade"):
+    with pytest.raises(CheckpointError, match=r"longspan\.json: field 'format' is 99, .* upgrade"):
         Encoder(tmp_path)
 
 

@@ -107,7 +107,7 @@ inline void score_bf16(const Bf16Block& block, long keys, const Bf16Space& space
 // Two positive numbers a lane as a pair of bfloat16.
 inline V as_pair(V first, V second) {
   const VU low = (VU)first + 0x8000, high = (VU)second + 0x8000;
-  return (V)(low >> 16 | (high & 0xffff0000));
+  return (V)_mm512_mask_blend_epi16(0xaaaaaaaa, (__m512i)(low >> 16), (__m512i)high);
 }
 
 // 2^x, relative error 1e-4: for what is rounded to bfloat16. The polynomial is the minimax fit of 2^f on [0, 1].
@@ -257,24 +257,6 @@ void bf16_attention(const AttentionArgs& args, long head, long begin, long end, 
     else Bf16Step<kLaneVectors>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
   });
   for (int g = 0; g < groups; g++) store_state(states[g], args.head_size, args.out, head * args.head_size);
-}
-
-void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
-  (args.q.bf16 ? bf16_attention : widened_attention)(args, head, begin, end, query0, query1, scratch);
-}
-
-long attention_bytes(long head_size, bool bf16) {
-  return bf16 ? Bf16Space(head_size).bytes() : widened_attention_floats(head_size, bf16) * (long)sizeof(float);
-}
-
-#else
-
-void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
-  widened_attention(args, head, begin, end, query0, query1, scratch);
-}
-
-long attention_bytes(long head_size, bool bf16) {
-  return widened_attention_floats(head_size, bf16) * (long)sizeof(float);
 }
 
 #endif

@@ -40,16 +40,6 @@ inline void pair_chains(const float* const* rows, const float* queries, long wid
     for (int j = 0; j < Queries; j++) out[j * W + i] = sums[i][j];
 }
 
-// Lane i has the sum of the lanes of chains[i], by the tree of sum_lanes.
-inline V sum_each(V (&chains)[W]) {
-  transpose(chains);
-#pragma GCC unroll 4
-  for (int half = W / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < half; i++) chains[i] += chains[i + half];
-  return chains[0];
-}
-
 // W rows as floats, where they lie or in the scratch.
 struct ScoredRows {
   const float* data[W];
@@ -63,7 +53,7 @@ inline void some_queries(const ScoresArgs& args, const ScoredRows& rows, long q,
   V chains[Queries][W];
   for (int i = 0; i < W; i += kScoreRows)
     pair_chains<Queries>(rows.data + i, args.queries + q * args.width, args.width, term, chains[0] + i);
-  for (int j = 0; j < Queries; j++) store_some(args.out.row(q + j) + rows.first, finish(sum_each(chains[j])), rows.count);
+  for (int j = 0; j < Queries; j++) store_some(args.out.row(q + j) + rows.first, finish(join_each(chains[j], [](V a, V b) { return a + b; })), rows.count);
 }
 
 template <class Term, class Finish>
@@ -89,8 +79,6 @@ inline ScoredRows take_rows(const ScoresArgs& args, long first, int count, float
   }
   return rows;
 }
-
-inline V magnitude(V v) { return (V)((VI)v & 0x7fffffff); }
 
 inline V square_root(V v) {
   for (int i = 0; i < W; i++) v[i] = __builtin_sqrtf(v[i]);

@@ -136,6 +136,7 @@ struct AttentionArgs {
   float scale;
   ScoreArgs scores;
   TurnArgs turn;
+  bool int8;  // products of bytes
 };
 
 // What the rows of a table gain: rows of a left table, from `first` on, times a right matrix.
@@ -209,9 +210,11 @@ struct Kernels {
   long (*left_bytes)(Format format, bool bf16, long rows, long k);
   void (*finish_heads)(const HeadsArgs&, long row0, long row1);
   // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
-  // attention_bytes(head_size, bf16), aligned to 64 bytes.
+  // attention_bytes(head_size, bf16, int8), aligned to 64 bytes.
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
-  long (*attention_bytes)(long head_size, bool bf16);
+  long (*attention_bytes)(long head_size, bool bf16, bool int8);
+  // Whether it is faster over bytes than over bfloat16.
+  bool int8_attention_is_faster;
   // The same where it turns queries and keys by itself.
   void (*self_extend)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   // A token's logits [experts] become the weights of the experts that it chooses, and zero elsewhere.

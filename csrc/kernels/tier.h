@@ -1,8 +1,7 @@
 // One tier's kernels as a table. A tier file includes its vector header, then this, and names the table.
 #pragma once
 
-#include "attention.h"
-#include "attention_bf16.h"
+#include "attention_choice.h"
 #include "experts.h"
 #include "heads.h"
 #include "linear.h"
@@ -28,6 +27,7 @@ constexpr Kernels make_kernels(const char* name) {
       .finish_heads = finish_heads,
       .attention = attention,
       .attention_bytes = attention_bytes,
+      .int8_attention_is_faster = kInt8AttentionIsFaster,
       .self_extend = self_extend,
       .choose = choose,
       .softmax = softmax,

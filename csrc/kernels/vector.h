@@ -37,6 +37,8 @@ inline V sticky_max(V a, V x) {
   return take ? x : a;
 }
 
+inline V magnitude(V v) { return (V)((VI)v & 0x7fffffff); }
+
 inline V greater_of(V a, V b) { return b > a ? b : a; }
 inline V lesser_of(V a, V b) { return b < a ? b : a; }
 
@@ -119,6 +121,17 @@ inline void transpose(V (&rows)[W]) {
   if constexpr (W >= 8) transpose_step<4>(rows);
   transpose_step<2>(rows);
   transpose_step<1>(rows);
+}
+
+// Lane i has all lanes of parts[i] joined, by the tree of join_lanes.
+template <class Join>
+inline V join_each(V (&parts)[W], Join join) {
+  transpose(parts);
+#pragma GCC unroll 4
+  for (int half = W / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; i++) parts[i] = join(parts[i], parts[i + half]);
+  return parts[0];
 }
 
 }  // namespace

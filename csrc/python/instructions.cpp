@@ -158,8 +158,10 @@ struct Reader {
     const bool bf16 = program.buffers[q].bf16;
     if (program.buffers[k].bf16 != bf16 || program.buffers[v].bf16 != bf16) reject("q, k and v are not of one dtype");
     if (bf16 && turn.rope != kNone) reject("queries and keys that are turned here are float32");
+    const bool int8 = fields.flag("int8");
+    if (int8 && turn.rope != kNone) reject("queries and keys that are turned here are not multiplied as bytes");
     return Attention{q, k, v, fields.any_buffer("out", h.heads * h.head_size),
-                     h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads), extended(turn), turn.rope};
+                     h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads), extended(turn), turn.rope, int8};
   }
 
   Instruction mlp() {

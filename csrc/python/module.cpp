@@ -115,6 +115,12 @@ class PyProgram {
     return found;
   }
 
+  // Whether attention multiplies bytes from now on, where it does not turn queries and keys itself.
+  void attend_in_int8(bool int8) {
+    for (Instruction& instruction : program_.instructions)
+      if (auto* op = std::get_if<Attention>(&instruction)) op->int8 = int8 && op->rope == kNone;
+  }
+
   size_t arena_bytes() const { return executor_.arena_bytes(); }
 
   void drop_arena() {
@@ -362,6 +368,9 @@ PYBIND11_MODULE(_csrc, module) {
              "Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine.");
   module.def("how_products_run", &how_products_run, py::arg("isa"), py::arg("format"),
              "How a tier multiplies with weights of a format, in words.");
+  module.def(
+      "int8_attention_is_faster", [](const std::string& isa) { return kernels_of(isa).int8_attention_is_faster; }, py::arg("isa"),
+      "Whether a tier is faster at attention over bytes than over bfloat16.");
   module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
              "Vectors [n, d] as bytes.");
   add_scores(module);
@@ -373,6 +382,7 @@ PYBIND11_MODULE(_csrc, module) {
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
       .def("watch", &PyProgram::watch)
       .def("watched", &PyProgram::watched)
+      .def("attend_in_int8", &PyProgram::attend_in_int8, py::arg("int8"))
       .def(
           "panels_of", [](const py::object& self, size_t index) { return self.cast<const PyProgram&>().panels_of(index, self); },
           py::arg("index"))

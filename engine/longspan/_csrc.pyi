@@ -20,6 +20,9 @@ def tiers() -> list[str]:
 def how_products_run(isa: str, format: str) -> str:
     """How a tier multiplies with weights of a format, in words."""
 
+def int8_attention_is_faster(isa: str) -> bool:
+    """Whether a tier is faster at attention over bytes than over bfloat16."""
+
 def peak_gflops(isa: str, threads: int, format: str = "float32") -> float:
     """Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine."""
 
@@ -106,6 +109,9 @@ class Program:
 
     def drop_arena(self) -> None:
         """Give the arena back."""
+
+    def attend_in_int8(self, int8: bool) -> None:
+        """Whether attention multiplies bytes from now on, where it does not turn queries and keys itself."""
 
     def watch(self) -> None:
         """From now on runs with one thread note how far the inputs of products reach."""

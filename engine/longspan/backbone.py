@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from .checkpoint.adaptations import read_adaptations
 from .checkpoint.adapter import with_adapter
 from .checkpoint.computed import ComputedView
 from .checkpoint.config import read_json
+from .checkpoint.extras import Extras, Inside
 from .checkpoint.modules import LayerPooling
+from .checkpoint.panels import panel_file
 from .checkpoint.recipe import Recipe
 from .checkpoint.tensor_view import TensorView
 from .checkpoint.tensors import Tensors
@@ -21,6 +25,7 @@ from .models.config import ModelConfig
 from .models.extend import Extension, extend_body, stretched_rows
 from .models.family import Body
 from .models.foreign import foreign
+from .models.jina_v5 import with_task_adapters
 from .models.layers import LayerChoice, choose_layers, weighted_layers
 from .models.static import static
 from .program.instructions import Embed
@@ -37,17 +42,44 @@ class Changes:
         layers: which layers count.
         foreign: transformers runs the model; only its token vectors are known here.
         extension: to more positions than the checkpoint has.
+        said_by: the file that wants these layers and this extension, for messages; None where the caller does.
     """
 
     adapter: Path | None = None
     layers: LayerChoice = LayerChoice()
     foreign: bool = False
     extension: Extension | None = None
+    said_by: Path | None = None
+
+    @classmethod
+    def of(cls, given: Inside, saved: Extras, adapter: Path | None = None, *, foreign: bool = False) -> Changes:
+        """The changes that options of `Encoder` ask for, or else a saved folder.
+
+        Raises:
+            InputError: an option is not usable.
+            CheckpointError: what the folder says is not.
+        """
+        inside = given.over(saved.inside)
+        said_by = saved.path if inside == saved.inside else None
+        with blaming(said_by):
+            extension = Extension.of(inside.extend, inside.extend_to)
+        return cls(adapter, LayerChoice(inside.layers, inside.tap), foreign, extension, said_by)
 
     @property
     def inside(self) -> bool:
         """Whether something in the model changes."""
         return self.adapter is not None or self.layers != LayerChoice() or self.extension is not None
+
+
+@contextlib.contextmanager
+def blaming(file: Path | None) -> Iterator[None]:
+    """What is not usable is the fault of a file, if there is one, and not of the caller."""
+    try:
+        yield
+    except InputError as error:
+        if file is None:
+            raise
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +108,56 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
         CheckpointError: the checkpoint is incomplete, contradictory or not supported.
         InputError: the changes do not fit it.
     """
-    path = recipe.transformer / "config.json"
+    path = recipe.files.config
     if changes.foreign:
         if changes.inside or recipe.layer_pooling is not None:
             raise InputError(
                 "backend='transformers' runs a model as it is: without adapter, layers, tap, extend and layer pooling"
             )
-        own = ModelConfig(path, read_json(path))
-        return Backbone(foreign(own), Tensors(recipe.transformer, {}), own.integer("vocab_size"))
-    tensors = Tensors.open(recipe.transformer)
+        own = ModelConfig.read(path)
+        return Backbone(foreign(own), Tensors(recipe.files.folder, {}), own.integer("vocab_size"))
+    tensors = adapted_tensors(recipe, changes)
     if recipe.static:
         if changes.inside:
             raise InputError(
-                f"{recipe.transformer} is a table of token vectors: it has no layers and takes no adapter, nor has it "
-                "positions to extend"
+                f"{recipe.files.folder} is a table of token vectors: it has no layers and no positions to extend"
             )
         body = static(tensors)
         return Backbone(body, tensors, _vocabulary(body))
-    if changes.adapter is not None:
-        tensors = with_adapter(tensors, changes.adapter)
     config = read_json(path) | ({"is_causal": False} if recipe.both_sides else {})
-    whole = build_body(ModelConfig(path, config, tensors.keys()))
-    program = whole.pooled([])
-    bound = bind(program, tensors, whole.prefixes, whole.renamed)
-    check_surplus(program, tensors, bound)
-    if changes.extension is not None:
-        whole, tensors = _extended(whole, tensors, bound, changes.extension)
-    body = choose_layers(whole, changes.layers)
+    fields = ModelConfig(path, config, tensors=tensors.keys())
+    whole = build_body(fields)
+    adaptations = read_adaptations(fields)
+    if adaptations is not None and adaptations.folders:
+        whole, tensors = with_task_adapters(whole, tensors, adaptations.folders)
+    with blaming(changes.said_by):
+        body, tensors = _chosen(whole, tensors, changes)
     if recipe.layer_pooling is not None:
         body, tensors = _weighted(body, tensors, recipe.layer_pooling)
     return Backbone(body, tensors, _vocabulary(body))
+
+
+def _chosen(whole: Body, tensors: Tensors, changes: Changes) -> tuple[Body, Tensors]:
+    """The body with the layers and the positions that are wanted, once all that it needs is there."""
+    in_panels = panel_file(tensors.values()) is not None
+    program = (choose_layers(whole, changes.layers) if in_panels else whole).pooled([])  # panels may lack the others
+    bound = bind(program, tensors, whole.prefixes, whole.renamed)
+    if not in_panels:
+        check_surplus(program, tensors, bound)
+    if changes.extension is not None:
+        whole, tensors = _extended(whole, tensors, bound, changes.extension)
+    return choose_layers(whole, changes.layers), tensors
+
+
+def adapted_tensors(recipe: Recipe, changes: Changes) -> Tensors:
+    """A checkpoint's tensors, with the adapters that belong to it and to the changes; raises as `load_backbone`."""
+    tensors = Tensors.open(recipe.files.weights)
+    if changes.adapter is not None and recipe.static:
+        raise InputError(f"{recipe.files.folder} is a table of token vectors, which takes no adapter")
+    for adapter in (recipe.files.adapter, changes.adapter):
+        if adapter is not None:
+            tensors = with_adapter(tensors, adapter)
+    return tensors
 
 
 def _vocabulary(body: Body) -> int:
@@ -125,7 +177,7 @@ def _extended(
             assert new.position_map is not None
             (name,), view = new.positions.names, bound[old.positions.names[0]]
             make = partial(stretched_rows, first=new.position_offset, factor=new.position_map.factor)
-            made[name] = ComputedView(name, new.positions.shape, view, make)
+            made[name] = ComputedView(name, new.positions.shape, [view], make)
     return longer, Tensors(tensors.source, {**tensors, **made})
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from .checkpoint.extras import read_extras
+from .checkpoint.extras import Extras
 from .checkpoint.recipe import Recipe
 from .checkpoint.settings import Settings
 from .checks import checked_prompts, is_count
@@ -20,14 +19,12 @@ from .text.inputs import check_text
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
-def initial_settings(folder: Path, recipe: Recipe, given: Mapping[str, Any]) -> Settings:
+def initial_settings(extras: Extras, recipe: Recipe, given: Mapping[str, Any]) -> Settings:
     """What was given by the name of a setting, else what the folder says, else the usual.
 
     Raises:
-        CheckpointError: the folder's longspan.json is damaged.
         InputError: the prompts are not usable.
     """
-    extras = read_extras(folder)
     own_prompts = checked_prompts(dict(recipe.prompts))
     return Settings(
         max_seq_length=given["max_seq_length"],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .backbone import Changes
 from .byte_sizes import parse_size
 from .checkpoint.choices import Choices
+from .checkpoint.extras import Inside, read_extras
 from .checkpoint.folder import resolve
 from .checkpoint.recipe import SimilarityName
 from .checkpoint.settings import Settings
@@ -20,8 +22,7 @@ from .errors import InputError, InputTypeError
 from .executors.choice import check_device, choose_executor
 from .loaded import LoadedModel, PathLike
 from .long_texts import LongTexts, warn_long_texts
-from .models.extend import Extension, Method
-from .models.layers import LayerChoice
+from .models.extend import Method
 from .options import Options
 from .pipeline import Pipeline
 from .pooling.precision import Precision, Ranges
@@ -38,7 +39,8 @@ class Encoder(LoadedModel):
     """A checkpoint that turns texts into vectors. Thread-safe and picklable.
 
     Args:
-        model: a folder, or a Hugging Face hub id. Both sentence-transformers folders and plain ones.
+        model: a folder, or a Hugging Face hub id. Both sentence-transformers folders and plain ones, and those of LoRAs
+            alone, which name the model that they are merged into.
         device: "cpu", "cuda", or None for a GPU where torch finds one.
         weights: the format that the model's matrices are held and multiplied in. "auto" is the folder's own, never
             lossier: what `save` wrote them in, else float32.
@@ -118,19 +120,16 @@ class Encoder(LoadedModel):
         self.device, make_executor = choose_executor(
             device, weights, backend, threads, None if memory is None else parse_size(memory)
         )
-        self._folder = resolve(
-            model, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only, token=token
-        ).absolute()
-        changes = Changes(
-            None if adapter is None else Path(adapter),
-            LayerChoice(layers, tap),
-            foreign=backend == "transformers",
-            extension=Extension.of(extend, max_seq_length),
-        )
+        find = partial(_find, cache_folder, local_files_only, token)
+        self._folder = find(model, revision).absolute()
+        extras = read_extras(self._folder)
+        merged, given = None if adapter is None else Path(adapter), Inside(layers, tap, extend, max_seq_length)
+        self._inside = given.over(extras.inside)
+        self._changes = Changes.of(given, extras, merged, foreign=backend == "transformers")
         self._choices = Choices.of(model, dense, pooling, include_prompt)
         self._arguments["include_prompt"] = self._choices.include_prompt  # which the folder's path alone may not tell
-        self._routing = Routing.load(self._folder, make_executor, changes, self._choices)
-        self._set(initial_settings(self._folder, self._routing.recipes.main, self._arguments))
+        self._routing = Routing.load(self._folder, make_executor, self._changes, self._choices, find)
+        self._set(initial_settings(extras, self._routing.recipes.main, self._arguments))
 
     def __repr__(self) -> str:
         return (
@@ -410,6 +409,10 @@ class Encoder(LoadedModel):
         )
         unit = bool(defaults.pipeline.unit or normalize_embeddings)
         self.ranges = {**self.ranges, dimension: Ranges.of(vectors, unit)}
+
+
+def _find(cache: PathLike | None, local: bool, token: str | bool | None, model: PathLike, revision: str | None) -> Path:
+    return resolve(model, revision=revision, cache_folder=cache, local_files_only=local, token=token)
 
 
 def _rebuild(arguments: dict[str, Any], settings: Settings) -> Encoder:

@@ -8,8 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .backbone import Changes
 from .batch import Float32
 from .checkpoint.choices import Choices
+from .checkpoint.extras import Inside
 from .checkpoint.recipe import SIMILARITIES, SimilarityName
 from .checkpoint.settings import Settings
 from .checks import is_count, one_of
@@ -39,6 +41,8 @@ class LoadedModel:
     ranges: Mapping[int, Ranges]
     _arguments: dict[str, Any]  # what it was made with, by the names of `Encoder`'s arguments
     _folder: Path
+    _inside: Inside
+    _changes: Changes
     _choices: Choices
     _routing: Routing
     _max_seq_length: int | None = None  # the checkpoint's own, which tasks may differ in
@@ -68,6 +72,12 @@ class LoadedModel:
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: SimilarityName) -> None:
         self._similarity_fn_name = one_of(value, SIMILARITIES, "similarity_fn_name")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The model's folder; and of one that holds an adapter alone, the folder of the model that it is for."""
+        bases = (recipe.files.weights for recipe in self._routing.recipes.all)
+        return tuple(dict.fromkeys((self._folder, *(base for base in bases if not base.is_relative_to(self._folder)))))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -116,7 +126,11 @@ class LoadedModel:
         when the folder is loaded: nothing is left to convert then. Such a folder is smaller, has that format only, and
         is for Longspan on the CPU alone; its README.md says so.
 
-        The checkpoint's files are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
+        An adapter is merged: the folder is that of a model of its own, with all weights. `layers`, `tap` and `extend`
+        are choices that the new folder remembers and other arguments outweigh; sentence-transformers passes over them,
+        so that its vectors are others, as README.md says then.
+
+        Other files of the checkpoint are copied. Prompts, similarity, `truncate_dim` and `max_seq_length` go where
         sentence-transformers keeps them, and so do `dense`, `pooling` and `include_prompt`, though it refuses a pooling
         that it does not know; `long_text` and the ranges of `calibrate` go into longspan.json.
 
@@ -128,17 +142,21 @@ class LoadedModel:
             OSError: a file cannot be read or written, as on a full disk; nothing is left behind.
         """
         from .checkpoint.saving import SavedModel, save_model
-        from .packing import packed_bodies
+        from .packing import new_weights
 
-        if any(self._arguments[name] is not None for name in ("adapter", "layers", "tap", "extend")):
-            raise InputError(
-                "an encoder with an adapter, layers, tap or extend is not saved: the copied files would lack them"
-            )
         self._check()
         routing, width = self._routing, self._pipeline.body.output.width
         lengths = tuple(pipeline.length(self._max_seq_length) for pipeline in routing.pipelines)
-        bodies = packed_bodies(routing.pipelines)
-        model = SavedModel(self._folder, routing.recipes, self._choices, lengths, width, self._settings, bodies)
+        model = SavedModel(
+            source=self._folder,
+            recipes=routing.recipes,
+            choices=self._choices,
+            lengths=lengths,
+            width=width,
+            settings=self._settings,
+            inside=self._inside,
+            weights=new_weights(routing.pipelines, self._changes),
+        )
         save_model(model, Path(path))
 
     # --- vectors to scores ---------------------------------------------------------------------------------------

@@ -80,10 +80,13 @@ class Trunk:
             InputError: the changes do not fit it.
         """
         backbone = load_backbone(recipe, changes)
-        tokenizer = Tokenizer.load(recipe.transformer, lower_case=recipe.lower_case, specials=not recipe.static)
-        _check_specials(tokenizer, backbone.vocabulary, recipe.transformer)
+        tokenizer = Tokenizer.load(
+            recipe.files.tokenizer, lower_case=recipe.lower_case, specials=not recipe.static, wrap=recipe.wrap
+        )
+        _check_specials(tokenizer, backbone.vocabulary, recipe.files.tokenizer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))
-        samples = partial(sample_batch, tokenizer, backbone.body.max_positions, len(recipe.pooling))
+        modes = pooling_modes(recipe, tokenizer, backbone.vocabulary)
+        samples = partial(sample_batch, tokenizer, backbone.body.max_positions, modes)
         positions = backbone.body.max_positions
         longest = min(recipe.max_seq_length or positions, positions, EXPECTED_TOKENS)
         executor = make_executor(program, backbone.bound(program), samples, longest)
@@ -104,7 +107,7 @@ class Pipeline:
         self.body, self.vocabulary = trunk.body, trunk.vocabulary
         self.tokenizer, self.executor = trunk.tokenizer, trunk.executor
         self.separator = _separator(self.recipe, self.tokenizer, self.vocabulary)
-        self.modes = tuple(_mode(name, recipe, trunk) for name in recipe.pooling)
+        self.modes = pooling_modes(recipe, trunk.tokenizer, trunk.vocabulary)
         self.tail_tensors = tail_tensors(folder, recipe.tail)
         self.dimension = tail_width(self.recipe.pooling, self.body.output.width, self.recipe.tail)
         self.unit = ends_in_normalize(self.recipe.tail)
@@ -236,11 +239,19 @@ def _check_specials(tokenizer: Tokenizer, known: int, folder: Path) -> None:
             )
 
 
-def _mode(name: str, recipe: Recipe, trunk: Trunk) -> Mode:
-    mode = mode_of(name, trunk.tokenizer.raw.token_to_id)
-    if mode.rows == "token" and (mode.token is None or mode.token >= trunk.vocabulary):
-        raise CheckpointError(f"{recipe.transformer}: the vocabulary lacks the token of the pooling {name!r}.")
-    return replace(mode, own=recipe.own_tokens)
+def pooling_modes(recipe: Recipe, tokenizer: Tokenizer, vocabulary: int) -> tuple[Mode, ...]:
+    """The recipe's poolings.
+
+    Raises:
+        CheckpointError: the tokenizer's vocabulary, or the embeddings, lack the token that one is about.
+    """
+    modes = []
+    for name in recipe.pooling:
+        mode = mode_of(name, tokenizer.raw.token_to_id)
+        if mode.rows == "token" and (mode.token is None or mode.token >= vocabulary):
+            raise CheckpointError(f"{recipe.files.tokenizer}: the vocabulary lacks the token of the pooling {name!r}.")
+        modes.append(replace(mode, own=recipe.own_tokens))
+    return tuple(modes)
 
 
 def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | None:
@@ -250,7 +261,7 @@ def _separator(recipe: Recipe, tokenizer: Tokenizer, known: int) -> Separator | 
     token = tokenizer.raw.token_to_id(recipe.separator)
     if token is None or token >= known:
         raise CheckpointError(
-            f"{recipe.transformer}: the separator token {recipe.separator!r} is not in the vocabulary."
+            f"{recipe.files.tokenizer}: the separator token {recipe.separator!r} is not in the vocabulary."
         )
     return Separator(recipe.separator, token)
 

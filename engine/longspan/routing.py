@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .backbone import Changes
 from .checkpoint.choices import NOTHING, Choices
+from .checkpoint.files import Find
+from .checkpoint.folder import find_model
 from .checkpoint.recipe import Recipe, Recipes, read_recipes
 from .errors import InputTypeError
 from .executors.choice import MakeExecutor
@@ -27,14 +29,27 @@ class Routing:
     pipelines: tuple[Pipeline, ...]
 
     @classmethod
-    def load(cls, folder: Path, make_executor: MakeExecutor, changes: Changes, choices: Choices = NOTHING) -> Routing:
+    def load(
+        cls,
+        folder: Path,
+        make_executor: MakeExecutor,
+        changes: Changes,
+        choices: Choices = NOTHING,
+        find: Find = find_model,
+    ) -> Routing:
         """Load a model folder; routes that go through the same transformer share its weights.
+
+        Args:
+            folder: the model's.
+            make_executor: as for `Trunk.load`.
+            changes, choices: what a caller wants of it.
+            find: finds the model that an adapter is for, where the folder is one.
 
         Raises:
             CheckpointError: it is incomplete, damaged or not supported.
             InputError: the changes or the choices do not fit it.
         """
-        recipes = read_recipes(folder, choices, changes.adapter)
+        recipes = read_recipes(folder, choices, changes.adapter, find)
         trunks: dict[object, Trunk] = {}
         for recipe in recipes.all:
             if _shared(recipe) not in trunks:
@@ -61,4 +76,5 @@ class Routing:
 def _shared(recipe: Recipe) -> object:
     """Recipes of which this is equal have the same trunk."""
     kinds = pool_kinds(recipe.pooling)
-    return recipe.transformer, recipe.static, recipe.lower_case, recipe.layer_pooling, recipe.both_sides, kinds
+    text = recipe.lower_case, recipe.wrap
+    return recipe.files, recipe.static, text, recipe.layer_pooling, recipe.both_sides, kinds

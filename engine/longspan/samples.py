@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .batch import PackedBatch, Partials
+from .batch import PackedBatch
+from .pooling.modes import Mode
+from .pooling.partials import document_partials
 from .text.packing import Document, pack
 from .text.tokenizer import Tokenizer
 from .text.windows import split_windows
@@ -15,8 +18,8 @@ TEXTS = Path(__file__).with_name("samples.txt")
 """64 texts, one a line: prose of many fields, questions, code and tables, in eleven languages."""
 
 
-def sample_batch(tokenizer: Tokenizer, positions: int, pools: int) -> PackedBatch:
-    """The texts as a batch, each cut to what the model has positions for; nothing is pooled."""
+def sample_batch(tokenizer: Tokenizer, positions: int, modes: Sequence[Mode]) -> PackedBatch:
+    """The texts as a batch, each cut to what the model has positions for, and pooled in each of the modes."""
     texts = TEXTS.read_text(encoding="utf-8").splitlines()
     room = max(1, positions - len(tokenizer.prefix) - len(tokenizer.suffix))
     nothing = np.zeros(0, np.int32)
@@ -25,11 +28,5 @@ def sample_batch(tokenizer: Tokenizer, positions: int, pools: int) -> PackedBatc
         for tokens in tokenizer.encode(texts, offsets=False)
     ]
     packed = pack(documents, tokenizer.prefix, tokenizer.suffix)
-    none = Partials(
-        starts=np.zeros(0, np.int64),
-        ends=np.zeros(0, np.int64),
-        first_weight=np.zeros(0, np.float32),
-        weight_step=np.zeros(0, np.float32),
-        cu_vectors=np.zeros(1, np.int64),
-    )
-    return PackedBatch(packed.ids, packed.positions, packed.cu_seqlens, (none,) * pools)
+    partials = (document_partials(packed, mode, include_prompt=True) for mode in modes)
+    return PackedBatch(packed.ids, packed.positions, packed.cu_seqlens, tuple(partials))

@@ -201,7 +201,7 @@ def _check_ids(pipeline: Pipeline, tokens: PromptedTokens, where: str) -> None:
             token = pipeline.tokenizer.raw.id_to_token(int(ids.max()))
             raise InputError(
                 f"{where} has the token {token!r} of id {int(ids.max())}, but the checkpoint "
-                f"embeds {known} ids only: {pipeline.recipe.transformer} holds another model's tokenizer"
+                f"embeds {known} ids only: {pipeline.recipe.files.tokenizer} holds another model's tokenizer"
             )
 
 

@@ -133,9 +133,12 @@ def edit(adapter: Path, **changes: Any) -> None:
     [
         ({"peft_type": "IA3"}, "'peft_type' is 'IA3'; only 'LORA' is supported"),
         ({"r": None}, "'r' is missing"),
-        ({"lora_alpha": "8"}, "'lora_alpha' must be a number"),
+        ({"lora_alpha": "8"}, "'lora_alpha' is '8', expected a number"),
         ({"bias": "some"}, "'bias' is 'some'; known are none, all, lora_only"),
         ({"target_parameters": ["x"]}, "'target_parameters' is not supported"),
+        ({"trainable_token_indices": [1]}, "'trainable_token_indices' is not supported"),
+        ({"init_lora_weights": "pissa_niter_4"}, "'init_lora_weights' is 'pissa_niter_4', which changes the base's"),
+        ({"rank_pattern": {"query": 0}}, "'rank_pattern.query' is 0, expected a positive integer"),
         ({"rank_pattern": {"(": 3}}, "'rank_pattern.(' is no regular expression"),
         ({"use_dora": True}, "lacks lora_magnitude_vector, and 'use_dora' is true"),
         ({"fan_in_fan_out": True}, "has the shape"),
@@ -168,3 +171,25 @@ def test_a_missing_folder(tmp_path: Path) -> None:
     base, adapter = adapted(tmp_path, "plain")
     with pytest.raises(CheckpointError, match=r"adapter_config\.json does not exist"):
         Encoder(base, adapter=adapter / "nowhere")
+
+
+def test_what_is_no_part_of_a_lora(tmp_path: Path) -> None:
+    """As of methods whose configs say no more than PEFT's plain one."""
+    base, adapter = adapted(tmp_path, "plain")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = next(iter(tensors)).replace("lora_A.weight", "vera_lambda")
+    save_file({**tensors, name: torch.ones(2)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"' has a 'vera_lambda', which is no part of a LoRA"):
+        Encoder(base, adapter=adapter)
+
+
+def test_all_biases(tmp_path: Path) -> None:
+    """Biases that were trained stand in the place of the base's."""
+    base, adapter = adapted(tmp_path, "biases")
+    whole = save_merged(
+        tmp_path / "merged",
+        PeftModel.from_pretrained(BertModel.from_pretrained(str(base)), str(adapter)).merge_and_unload(),
+        base,
+    )
+    texts = texts_of((1, 5, 20))
+    np.testing.assert_allclose(Encoder(base, adapter=adapter).encode(texts), Encoder(whole).encode(texts), atol=5e-6)

@@ -73,7 +73,7 @@ def test_home_is_expanded(tmp_path: Path) -> None:
 
 
 def test_folder_without_model_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"neither config\.json nor modules\.json") as caught:
+    with pytest.raises(CheckpointError, match=r"none of config\.json, modules\.json") as caught:
         resolve(tmp_path)
     assert str(tmp_path) in str(caught.value)
 

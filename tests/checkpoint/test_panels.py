@@ -71,7 +71,8 @@ def test_what_is_in_the_file(folders: dict[Format, Path], small: Path, weights: 
     arrays, metadata = read(folders[weights] / FILE)
     original = Tensors.open(small)
     packed = json.loads(metadata.pop("packed"))
-    assert metadata == {"format": "longspan", "layout": "1", "weights": weights}
+    attention = {"attention": "int8"} if weights == "int8" else {}
+    assert metadata == {"format": "longspan", "layout": "1", "weights": weights, **attention}
     assert packed[UP] == ["F32", list(original[UP].shape)]
     columns, k = original[UP].shape
     terms = {"bfloat16": 2, "int8": 4}[weights]
@@ -254,6 +255,7 @@ def said(**words: str) -> Change:
         (said(layout="2"), "is of layout '2', and this version of Longspan reads 1 only; upgrade it"),
         (said(weights="int4"), "'weights' is 'int4'; known are bfloat16, int8"),
         (said(weights="bfloat16"), "is not an aligned array"),
+        (said(attention="int4"), "'attention' is 'int4', expected 'int8' or nothing"),
         (said(packed="{"), "'packed' in its metadata is damaged"),
         (said(packed="[]"), "'packed' in its metadata is damaged"),
         (said(packed='{"a": ["F32"]}'), "'packed' in its metadata is damaged"),

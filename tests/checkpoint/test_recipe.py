@@ -43,7 +43,7 @@ def test_everything_that_sentence_transformers_saves(plain: Path, tmp_path: Path
     )
     model.save(str(tmp_path))
     recipe = read_recipe(tmp_path)
-    assert recipe.transformer == tmp_path
+    assert recipe.files.folder == tmp_path
     assert recipe.max_seq_length == model.max_seq_length == 64
     assert not recipe.lower_case
     assert recipe.pooling == ("max", "cls")
@@ -120,7 +120,7 @@ def test_transformer_in_its_own_folder(plain: Path, tmp_path: Path) -> None:
     modules[0]["path"] = "0_Transformer"
     write(tmp_path / "modules.json", modules)
     recipe = read_recipe(tmp_path)
-    assert recipe.transformer == tmp_path / "0_Transformer"
+    assert recipe.files.folder == tmp_path / "0_Transformer"
     assert recipe.max_seq_length == 48
     assert recipe.tail == (NormalizeModule(),)
 
@@ -202,7 +202,7 @@ def test_gpt2_calls_its_positions_otherwise(folder: Path) -> None:
 def test_plain_folder_is_the_mean(plain: Path) -> None:
     recipe = read_recipe(plain)
     theirs = SentenceTransformer(str(plain), device="cpu")
-    assert recipe.transformer == plain
+    assert recipe.files.folder == plain
     assert recipe.max_seq_length == theirs.max_seq_length
     assert recipe.pooling == (theirs[1].pooling_mode,) == ("mean",)
     assert recipe.tail == ()

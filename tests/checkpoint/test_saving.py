@@ -204,7 +204,7 @@ def test_place(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("empty")
     encoder.save(tmp_path / "link")
-    assert read_recipe(tmp_path / "empty").transformer == tmp_path / "empty"
+    assert read_recipe(tmp_path / "empty").files.folder == tmp_path / "empty"
     monkeypatch.chdir(tmp_path)
     encoder.save("relative")
     assert (tmp_path / "relative" / "config.json").exists()

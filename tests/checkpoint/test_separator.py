@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from longspan.checkpoint.files import TransformerFiles
 from longspan.checkpoint.separator import read_separator
 from longspan.errors import CheckpointError
 
@@ -14,11 +15,11 @@ CONTEXTUAL = {"AutoConfig": "configuration.PPLXQwen3Config", "AutoModel": "model
 PLAIN = {"AutoConfig": "configuration.PPLXQwen3Config", "AutoModel": "modeling.PPLXQwen3Model"}
 
 
-def write(folder: Path, config: object, tokenizer: object | None = None) -> Path:
+def write(folder: Path, config: object, tokenizer: object | None = None) -> TransformerFiles:
     (folder / "config.json").write_text(json.dumps(config))
     if tokenizer is not None:
         (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    return folder
+    return TransformerFiles.inside(folder)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +42,20 @@ def test_separators(tmp_path: Path, config: object, tokenizer: object, separator
 @pytest.mark.parametrize(
     ("config", "tokenizer", "message"),
     [
-        ({"boundary_marker": 7}, None, r"config\.json: 'boundary_marker' must be a string"),
-        ({"auto_map": "x"}, None, r"config\.json: 'auto_map' must be an object"),
+        ({"boundary_marker": 7}, None, r"config\.json: field 'boundary_marker' is .*, expected a string"),
+        ({"auto_map": "x"}, None, r"config\.json: field 'auto_map' is .*, expected an object"),
         ({"auto_map": CONTEXTUAL}, None, r"tokenizer_config\.json does not exist"),
-        ({"auto_map": CONTEXTUAL}, {}, r"tokenizer_config\.json: 'sep_token' is missing"),
-        ({"auto_map": CONTEXTUAL}, {"sep_token": {"lstrip": True}}, r"tokenizer_config\.json: 'sep_token' is missing"),
-        ({"auto_map": CONTEXTUAL}, {"sep_token": 3}, r"tokenizer_config\.json: 'sep_token' must be a string"),
+        ({"auto_map": CONTEXTUAL}, {}, r"tokenizer_config\.json: field 'sep_token' is missing"),
+        (
+            {"auto_map": CONTEXTUAL},
+            {"sep_token": {"lstrip": True}},
+            r"tokenizer_config\.json: field 'sep_token' is missing",
+        ),
+        (
+            {"auto_map": CONTEXTUAL},
+            {"sep_token": 3},
+            r"tokenizer_config\.json: field 'sep_token' is .*, expected a string",
+        ),
     ],
 )
 def test_damage(tmp_path: Path, config: object, tokenizer: object, message: str) -> None:

@@ -43,7 +43,7 @@ def test_vectors(albert: Path) -> None:
 
 
 def test_the_error_for_an_unknown_model_offers_it(albert: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"'albert' is not supported.*backend='transformers'"):
+    with pytest.raises(CheckpointError, match=r"'albert', which is not supported.*backend='transformers'"):
         Encoder(albert)
 
 

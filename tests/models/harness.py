@@ -286,4 +286,4 @@ def assert_refused(folder: Path, fields: Mapping[str, Any], message: str, tensor
     path = folder / "config.json"
     path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
     with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
-        build_body(ModelConfig(path, read_json(path), tensors))
+        build_body(ModelConfig(path, read_json(path), tensors=tensors))

@@ -15,7 +15,6 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizerFa
 
 from longspan import CheckpointError, Encoder, _csrc
 from longspan.batch import Float32
-from longspan.checkpoint.config import read_json
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
 
@@ -203,14 +202,14 @@ CORRECT = {
         ),
         ({"is_decoder": True}, "field 'is_decoder' is True; only False"),
         ({"model_type": None}, "field 'model_type' is missing"),
-        ({"model_type": "hyperbert"}, "model_type 'hyperbert' is not supported; known are bert, "),
+        ({"model_type": "hyperbert"}, "field 'model_type' is 'hyperbert', which is not supported; known are bert, "),
     ],
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**CORRECT, **changes}))
     with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
-        build_body(ModelConfig(path, read_json(path)))
+        build_body(ModelConfig.read(path))
 
 
 def test_unusable_types(tmp_path: Path) -> None:

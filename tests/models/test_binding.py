@@ -57,6 +57,15 @@ def test_a_bias_that_the_config_does_not_speak_of(tmp_path: Path) -> None:
         Encoder(folder)
 
 
+@pytest.mark.parametrize("name", ["layers.1.self_attn.q_norm.weight", "layers.2.pre_feedforward_layernorm.weight"])
+def test_a_weight_that_the_config_does_not_speak_of(tmp_path: Path, name: str) -> None:
+    """Such as the norms of another model type's layers."""
+    folder = save(tmp_path, LlamaModel(CONFIG))
+    add(folder, **{name: torch.ones(16)})
+    with pytest.raises(CheckpointError, match=re.escape(f"tensor '{name}' is a weight that the config does not speak")):
+        Encoder(folder)
+
+
 def test_another_shape(tmp_path: Path) -> None:
     folder = save(tmp_path, LlamaModel(CONFIG))
     edit(folder, intermediate_size=40)
@@ -67,7 +76,8 @@ def test_another_shape(tmp_path: Path) -> None:
 
 def test_heads_and_buffers_are_nobodys(tmp_path: Path) -> None:
     folder = save(tmp_path, LlamaForCausalLM(CONFIG))
-    add(folder, **{"model.rotary_emb.inv_freq": torch.zeros(8), "score.weight": torch.zeros(2, 32)})
+    others = ("model.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq", "score.weight")
+    add(folder, **{name: torch.zeros(8) for name in others})
     Encoder(folder)
 
 

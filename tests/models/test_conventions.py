@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
@@ -110,8 +112,6 @@ def test_llm2vec_cuts_and_chooses(llama: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(whole, [mine.mean(0) for mine in rows], atol=1e-5)
     document = encoder.encode_chunks(TEXTS[-1], spans=[(0, len(TEXTS[-1]))])
     np.testing.assert_allclose(document.vectors[0], document.vector, atol=1e-6)
-    with pytest.raises(InputError, match="is pooled as by LLM2Vec's or GritLM's code, and so not saved"):
-        encoder.save(tmp_path / "saved")
 
 
 def test_an_adapter_of_llm2vec(llama: Path, tmp_path: Path) -> None:
@@ -145,20 +145,85 @@ def test_gritlm(mistral: Path, tmp_path: Path, prompt: str | None) -> None:
     exact, theirs = vectors
     for call in (encoder.encode, encoder.encode_query, encoder.encode_document):
         assert np.abs(call(TEXTS, prompt=prompt) - exact).max() <= 2 * np.abs(theirs - exact).max() + SLACK
-    with pytest.raises(InputError, match="not saved"):
-        encoder.save(tmp_path / "saved")
+    encoder.save(tmp_path / "saved")
+    assert Encoder(tmp_path / "saved").encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
+
+
+WRAPPED = [
+    ("meta-llama/Meta-Llama-3-8B-Instruct", "mean", "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+    ("meta-llama/Meta-Llama-3-8B-Instruct", "eos_token", "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+    ("mistralai/Mistral-7B-Instruct-v0.2", "mean", "[INST] ", " [/INST]"),
+    ("mistralai/Mistral-7B-Instruct-v0.2", "weighted_mean", "[INST] ", " [/INST]"),
+    ("meta-llama/Llama-2-7b-chat-hf", "eos_token", "[INST] ", " [/INST] </s>"),
+    ("google/gemma-2-9b-it", "last_token", "<bos><start_of_turn>user\n", "<end_of_turn>"),
+    ("Qwen/Qwen2-7B-Instruct", "mean", "<|im_start|>user\n", "<|im_end|>"),
+    ("meta-llama/Meta-Llama-3-8B", "eos_token", "", "<|end_of_text|>"),
+    ("somebody/llama", "eos_token", "", " </s>"),
+]
+
+
+@pytest.mark.parametrize("prompt", ["", INSTRUCTION])
+@pytest.mark.parametrize(("name", "mode", "opening", "closing"), WRAPPED)
+def test_chat_formats(
+    llama: Path, tmp_path: Path, name: str, mode: str, opening: str, closing: str, prompt: str
+) -> None:
+    """LLM2Vec puts text and instruction into the base model's format, and pools what is behind the instruction."""
+    folder = llm2vec(llama, tmp_path / "model", pooling_mode=mode)
+    edit_config(folder, _name_or_path=name)
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    texts = ["  a b  ", "c", "d e f g h a b"]
+    config = LlamaConfig.from_pretrained(str(llama))
+    config.is_causal = False
+    model = LlamaModel.from_pretrained(str(llama), config=config).eval()
+    expected = []
+    for text in texts:
+        ids = tokenizer.encode(opening + (prompt + text).strip() + closing).ids
+        own = len(tokenizer.encode(text.strip() + closing, add_special_tokens=False).ids)
+        with torch.inference_mode():
+            rows = model(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy()
+        expected.append(llm2vec_pooled(rows, own, "last_token" if mode == "eos_token" else mode, skip=True))
+    encoder = Encoder(folder)
+    np.testing.assert_allclose(encoder.encode(texts, prompt=prompt), expected, atol=2e-5)
+    again = pickle.loads(pickle.dumps(encoder))
+    assert again.encode(texts, prompt=prompt).tobytes() == encoder.encode(texts, prompt=prompt).tobytes()
+    document = encoder.encode_chunks(texts[2], spans=[(0, 3), (4, 13)], prompt=prompt)
+    assert [document.text(i) for i in range(2)] == ["d e", "f g h a b"]
+
+
+@pytest.mark.parametrize("weights", ["auto", "int8"])
+def test_saved_folders_stay_plain(llama: Path, tmp_path: Path, weights: Any) -> None:
+    """What the adapter's folder said of its base is said by the merged folder."""
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(LlamaModel.from_pretrained(str(llama)), lora).save_pretrained(str(tmp_path / "adapter"))
+    said = llm2vec(llama, tmp_path / "said") / "llm2vec_config.json"
+    (tmp_path / "adapter" / said.name).write_bytes(said.read_bytes())
+    config = tmp_path / "adapter" / "adapter_config.json"
+    about = {**json.loads(config.read_text()), "base_model_name_or_path": "mistralai/Mistral-7B-Instruct-v0.2"}
+    config.write_text(json.dumps(about))
+    encoder = Encoder(llama, adapter=tmp_path / "adapter", weights=weights)
+    assert len(encoder.encode("a b", output_value="token_embeddings")) == 1 + 3 + 2 + 3
+    encoder.save(tmp_path / "saved")
+    again = Encoder(tmp_path / "saved")
+    for prompt in ("", INSTRUCTION):
+        assert again.encode(TEXTS, prompt=prompt).tobytes() == encoder.encode(TEXTS, prompt=prompt).tobytes()
+    assert not (tmp_path / "saved" / "modules.json").exists()
+    again.prompts = {**again.prompts, "query": "a "}
+    with pytest.raises(InputError, match="no place for what was set: prompts"):
+        again.save(tmp_path / "again")
+    with pytest.raises(InputError, match="no place for what was set: pooling"):
+        Encoder(tmp_path / "saved", pooling="cls").save(tmp_path / "again")
 
 
 @pytest.mark.parametrize(
     ("file", "fields", "message"),
     [
-        ("llm2vec_config.json", {"pooling_mode": "eos_token"}, "'pooling_mode' is 'eos_token'; supported are mean, w"),
-        ("llm2vec_config.json", {"skip_instruction": 1}, "'skip_instruction' must be true or false"),
-        ("llm2vec_config.json", {"max_length": 0}, "'max_length' must be a positive integer"),
-        ("config.json", {"_name_or_path": "mistralai/Mistral-7B-Instruct-v0.2"}, "'_name_or_path' is a model for chat"),
+        ("llm2vec_config.json", {"pooling_mode": "max"}, "'pooling_mode' is 'max'; supported are mean, weighted"),
+        ("llm2vec_config.json", {"skip_instruction": 1}, "'skip_instruction' is .*, expected true or false"),
+        ("llm2vec_config.json", {"max_length": 0}, "'max_length' is .*, expected a positive integer"),
+        ("config.json", {"_name_or_path": "mistralai/Mistral-7B-Instruct-v0.9"}, "'_name_or_path' is a model for chat"),
         (
             "adapter_config.json",
-            {"base_model_name_or_path": "meta-llama/Llama-2-7b-chat-hf"},
+            {"base_model_name_or_path": "meta-llama/Llama-9-7b-chat-hf", "r": 2},
             "'base_model_name_or_path' is a model for chat",
         ),
     ],

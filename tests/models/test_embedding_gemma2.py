@@ -16,7 +16,6 @@ from transformers.models.embedding_gemma2.modeling_embedding_gemma2 import (
     EmbeddingGemma2TextModel,
 )
 
-from longspan.checkpoint.config import read_json
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
 from longspan.program.instructions import Attention
@@ -88,7 +87,7 @@ def test_text_of_a_model_of_images(tmp_path: Path) -> None:
 def test_a_config_without_what_has_defaults(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "embedding_gemma2", "text_config": {}}))
-    body = build_body(ModelConfig(path, read_json(path)))
+    body = build_body(ModelConfig.read(path))
     attention = [step for step in body.instructions if isinstance(step, Attention)]
     assert [(step.left, step.right) for step in attention[4:7]] == [(512, 512), (None, None), (512, 512)]
     assert [(step.heads, step.kv_heads, step.head_size) for step in attention[4:6]] == [(4, 2, 256), (4, 1, 512)]

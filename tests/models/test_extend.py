@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import re
@@ -264,7 +263,7 @@ def test_stretched_rows_hold_the_old_ones() -> None:
 def body_of(config: Any, folder: Path) -> Any:
     config.save_pretrained(folder)
     path = folder / "config.json"
-    return build_body(ModelConfig(path, json.loads(path.read_text())))
+    return build_body(ModelConfig.read(path))
 
 
 @pytest.mark.parametrize("method", ROTARY)
@@ -354,17 +353,28 @@ def test_methods_that_do_not_fit(bert: Path, llama: Path) -> None:
         refused(llama, f"extend={method!r} does not fit the positions of llama; what fits is {fits}", extend=method)
 
 
-def test_options_that_are_not_usable(bert: Path, tmp_path: Path) -> None:
+def test_options_that_are_not_usable(bert: Path) -> None:
     known = "ntk, interpolate, grouped, recurrent, self_extend"
     refused(bert, f"extend is 'yarn', expected one of {known}", extend="yarn")
     refused(bert, "max_seq_length is 40, but bert has 40 positions without extend", extend="grouped", max_seq_length=40)
     for length in (0, True, 2.5, 10**9):
         refused(bert, f"max_seq_length is {length!r}, expected", extend="grouped", max_seq_length=length)
     refused(bert, "without adapter, layers, tap, extend", extend="grouped", backend="transformers")
-    encoder = Encoder(bert, extend="grouped")
-    with pytest.raises(InputError, match="extend is not saved"):
-        encoder.save(tmp_path / "saved")
-    assert not (tmp_path / "saved").exists()
+
+
+def test_e5_base_4k(tmp_path: Path) -> None:
+    """A table that was stretched and trained: short texts take every eighth row, longer ones every row."""
+    config = BertConfig(**{**SMALL, "num_hidden_layers": 1, "max_position_embeddings": 4096})
+    folder = edit_config(save(tmp_path, BertModel(config)), _name_or_path="/mnt/default/longembed/models/intfloat/e5")
+    model, encoder = BertModel.from_pretrained(str(folder)).eval(), Encoder(folder)
+    for count in (1, 510, 511):
+        (text,) = texts_of((count,))
+        ids = torch.tensor([encoder.tokenizer.encode(text).ids])
+        positions = torch.arange(count + 2)[None] * (8 if count + 2 <= 512 else 1)
+        with torch.inference_mode():
+            expected = model(input_ids=ids, position_ids=positions).last_hidden_state[0].mean(0).numpy()
+        np.testing.assert_allclose(encoder.encode(text), expected, atol=1e-5)
+    refused(folder, "extend does not fit bert: its positions depend on a text's length already", extend="grouped")
 
 
 def test_positions_that_depend_on_the_length_already(tmp_path: Path) -> None:

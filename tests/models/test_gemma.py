@@ -34,6 +34,13 @@ GEMMAS: dict[str, dict[str, Any]] = {
     "legacy activation": {"hidden_act": "gelu", "num_key_value_heads": 4},
     "biases": {"attention_bias": True, "hidden_act": "silu", "rms_norm_eps": 1e-3},
     "both sides": {"is_causal": False, "rope_parameters": LINEAR, "tie_word_embeddings": False},
+    "one kv head": {"num_key_value_heads": 1, "num_hidden_layers": 1},
+    "head size 8": {"head_dim": 8, "num_attention_heads": 6, "intermediate_size": 17},
+    "head size 256": {"head_dim": 256, "num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 72},
+    "dynamic": {"rope_parameters": DYNAMIC, "num_hidden_layers": 2},
+    "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3, "rms_norm_eps": 0.1},
+    "longrope": {"rope_parameters": LONG},
 }
 
 
@@ -148,7 +155,7 @@ def test_a_config_without_what_has_defaults(tmp_path: Path) -> None:
     """Published configs of Gemma 3 hold the text model's differences from the defaults only."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "gemma3", "text_config": {"hidden_size": 2560, "sliding_window": 1024}}))
-    body = build_body(ModelConfig(path, read_json(path)))
+    body = build_body(ModelConfig.read(path))
     attention = [step for step in body.instructions if isinstance(step, Attention)]
     assert [step.left for step in attention[4:7]] == [1023, None, 1023]
     assert {(step.heads, step.kv_heads, step.head_size) for step in attention} == {(8, 4, 256)}

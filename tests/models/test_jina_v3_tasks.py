@@ -366,16 +366,16 @@ def test_another_number_of_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lora_adaptations": "query"}, "'lora_adaptations' must be a list of tasks, not a string."),
+        ({"lora_adaptations": "query"}, "'lora_adaptations' is 'query', expected a list of strings."),
         ({"lora_adaptations": ["a", "a", "b", "c"]}, "'lora_adaptations' must be a list of tasks, each once."),
-        ({"lora_adaptations": ["a", 1]}, "'lora_adaptations' must be a list of tasks, each once."),
-        ({"lora_rank": 0}, "'lora_rank' must be a positive integer, not 0."),
-        ({"lora_rank": "4"}, "'lora_rank' must be a positive integer, not a string."),
-        ({"lora_alpha": "1"}, "'lora_alpha' must be a number, not a string."),
-        ({"lora_alpha": float("nan")}, "'lora_alpha' must be a finite number, not nan."),
-        ({"load_trained_adapters": 1}, "'load_trained_adapters' must be true or false, not a number."),
-        ({"task_instructions": ["a"]}, "'task_instructions' must be an object, not a list."),
-        ({"task_instructions": {"separation": 1}}, "'task_instructions.separation' must be a string, not a number."),
+        ({"lora_adaptations": ["a", 1]}, "'lora_adaptations' is ['a', 1], expected a list of strings."),
+        ({"lora_rank": 0}, "'lora_rank' is 0, expected a positive integer."),
+        ({"lora_rank": "4"}, "'lora_rank' is '4', expected a positive integer."),
+        ({"lora_alpha": "1"}, "'lora_alpha' is '1', expected a number."),
+        ({"lora_alpha": float("nan")}, "'lora_alpha' is nan, expected a finite number of at least 0."),
+        ({"load_trained_adapters": 1}, "'load_trained_adapters' is 1, expected true or false."),
+        ({"task_instructions": ["a"]}, "'task_instructions' is ['a'], expected an object."),
+        ({"task_instructions": {"separation": 1}}, "'task_instructions.separation' is 1, expected a string."),
         (
             {"task_instructions": {"sorting": "x"}},
             "'task_instructions.sorting' is not among the 'lora_adaptations' (retrieval.query, retrieval.passage,",
@@ -384,7 +384,7 @@ def test_another_number_of_tasks(tmp_path: Path) -> None:
 )
 def test_config_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     folder = edit_config(saved(tmp_path), **changes)
-    with pytest.raises(CheckpointError, match=re.escape(f"{folder / 'config.json'}: {message}")):
+    with pytest.raises(CheckpointError, match=re.escape(f"{folder / 'config.json'}: field {message}")):
         Encoder(folder)
 
 

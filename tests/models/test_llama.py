@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -18,7 +20,9 @@ from transformers import (
     Qwen3Model,
 )
 
-from .harness import Peer, check, save
+from longspan import Encoder, InputError
+
+from .harness import Peer, check, ids_of, last_hidden_state, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 LLAMAS: dict[str, dict[str, Any]] = {
@@ -94,3 +98,21 @@ def test_qwen2(tmp_path: Path, name: str) -> None:
 def test_qwen3(tmp_path: Path, name: str) -> None:
     options = {"attention_bias": True} if name == "biases" else QWENS[name]
     check(save(tmp_path, Qwen3Model(Qwen3Config(**BASE | options))), Peer(Qwen3Model))
+
+
+def test_dynamic_beyond_the_maximum(tmp_path: Path) -> None:
+    """Frequencies of longer texts depend on their length alone, in transformers also on the texts before."""
+    config = LlamaConfig(**{**BASE, "rope_parameters": DYNAMIC, "max_position_embeddings": 60})
+    folder = save(tmp_path, LlamaModel(config))
+    model = LlamaModel.from_pretrained(str(folder)).eval()
+    encoder = Encoder(folder, max_seq_length=180, pooling="mean")
+    assert Encoder(folder).max_seq_length == 60
+    texts = texts_of((1, 57, 58, 59, 90, 131, 178))
+    expected = []
+    for text in texts:
+        model.rotary_emb = type(model.rotary_emb)(config=config)
+        with torch.inference_mode():
+            expected.append(last_hidden_state(model, ids_of(text)[None])[0].mean(0).numpy())
+    np.testing.assert_allclose(encoder.encode(texts), expected, atol=2e-5)
+    with pytest.raises(InputError, match="max_seq_length is 181, expected an integer from 1 to 180"):
+        Encoder(folder, max_seq_length=181)

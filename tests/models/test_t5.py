@@ -68,7 +68,7 @@ def test_t5(tmp_path: Path, name: str) -> None:
     check(saved(tmp_path, T5EncoderModel(T5Config(**BASE | CONFIGS[name]))), Peer(T5EncoderModel))
 
 
-@pytest.mark.parametrize("name", ["plain", "heads narrower than the layers", "few buckets", "odd buckets"])
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("family", ["mt5", "umt5"])
 def test_relatives(tmp_path: Path, family: str, name: str) -> None:
     make_config, model = FAMILIES[family]

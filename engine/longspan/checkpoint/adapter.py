@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,22 @@ from ..batch import Float32
 from ..errors import CheckpointError
 from .computed import ComputedView
 from .config import Fields
+from .pickled import open_pickled
 from .tensor_view import TensorView, as_float32
 from .tensors import Tensors
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 SUPPORTED_BIAS = ("none", "all", "lora_only")
+UNSUPPORTED = (
+    *("target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"),
+    *("use_qalora", "use_bdlora", "arrow_config", "kasa_config"),
+)
+ROLES = (
+    *("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_B_bias"),
+    *("weight", "bias"),
+)
+CHANGE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +69,36 @@ def read_lora_config(folder: Path) -> LoraConfig:
         CheckpointError: it is missing, is no LoRA, or asks for what is not supported; the message names the field.
     """
     fields = Fields.read(folder / CONFIG)
-    fields.only("peft_type", "LORA")
-    bias = fields.text("bias") or "none"
+    fields.require("peft_type", "LORA")
+    bias = fields.optional_text("bias") or "none"
     if bias not in SUPPORTED_BIAS:
         raise fields.wrong("bias", f"is '{bias}'; known are {', '.join(SUPPORTED_BIAS)}")
-    for name in ("target_parameters", "layer_replication", "alora_invocation_tokens"):
+    for name in UNSUPPORTED:
         if fields.values.get(name):
             raise fields.wrong(name, "is not supported")
-    rank = fields.required_integer("r")
+    start = fields.values.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGE_THE_BASE):
+        reason = f"is '{start}', which changes the base's weights too; save the adapter with PEFT's conversion to LoRA"
+        raise fields.wrong("init_lora_weights", reason)
+    rank = fields.integer("r")
     return LoraConfig(
         rank=rank,
-        alpha=fields.number("lora_alpha", 8.0),
-        rank_stabilised=fields.boolean("use_rslora", False),
-        rank_patterns=_patterns(fields.table("rank_pattern")),
-        alpha_patterns=_patterns(fields.table("alpha_pattern")),
-        transposed=fields.boolean("fan_in_fan_out", False),
-        decomposed=fields.boolean("use_dora", False),
+        alpha=fields.number("lora_alpha", default=8.0),
+        rank_stabilised=fields.flag("use_rslora", default=False),
+        rank_patterns=_patterns(fields.table("rank_pattern"), Fields.integer),
+        alpha_patterns=_patterns(fields.table("alpha_pattern"), Fields.number),
+        transposed=fields.flag("fan_in_fan_out", default=False),
+        decomposed=fields.flag("use_dora", default=False),
     )
 
 
-def _patterns(fields: Fields) -> Mapping[str, float]:
+def _patterns(fields: Fields, read: Callable[[Fields, str], float]) -> Mapping[str, float]:
     for pattern in fields.values:
         try:
             re.compile(pattern)
         except re.error as error:
             raise fields.wrong(pattern, f"is no regular expression: {error}") from None
-    return {name: fields.number(name, 0.0) for name in fields.values}
+    return {name: read(fields, name) for name in fields.values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,24 @@ class Update:
         own = self.part("lora_B_bias")
         return base if own is None else base + np.float32(self.scale) * own
 
+    def check(self, module: str, shape: tuple[int, ...], source: Path) -> None:
+        """Raise a CheckpointError, which names `source`, unless it fits a weight of that shape."""
+        embedding = "lora_embedding_A" in self.parts
+        first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+        for role in (first, second):
+            if role not in self.parts:
+                raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
+        out, inner = self.parts[second].shape[0], self.parts[first].shape[-1]
+        expected = (inner, out) if embedding or self.config.transposed else (out, inner)
+        if shape != expected or self.parts[second].shape[-1] != self.parts[first].shape[0]:
+            raise CheckpointError(
+                f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(shape)}."
+            )
+        if self.config.decomposed and not embedding and "lora_magnitude_vector" not in self.parts:
+            raise CheckpointError(
+                f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true."
+            )
+
     def _factors(self, first: str, second: str) -> tuple[Float32, Float32]:
         a, b = self.part(first), self.part(second)
         assert a is not None
@@ -125,18 +157,25 @@ class Update:
         return a, b
 
 
+def open_adapter(folder: Path) -> Tensors:
+    """The tensors of an adapter, by their names in its file; raises as `Tensors.open`."""
+    if not (folder / WEIGHTS).exists() and (folder / PICKLED).exists():
+        return Tensors(folder / PICKLED, open_pickled(folder / PICKLED))
+    return Tensors.open_file(folder / WEIGHTS)
+
+
 def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
     """A checkpoint's tensors with an adapter's updates.
 
     Args:
         tensors: the checkpoint's.
-        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+        folder: with `adapter_config.json` and `adapter_model.safetensors`, or `adapter_model.bin`.
 
     Raises:
         CheckpointError: the adapter is not usable, or changes what the checkpoint does not have.
     """
     config = read_lora_config(folder)
-    views = Tensors.open_file(folder / WEIGHTS)
+    views = open_adapter(folder)
     merged = dict(tensors)
     for module, parts in _by_module(views).items():
         names = {ending: _stored(f"{module}.{ending}", tensors) for ending in ("weight", "bias")}
@@ -147,18 +186,30 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
                 raise CheckpointError(
                     f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
                 )
-            _check(update, module, base, views.source)
-            merged[base.name] = ComputedView(base.name, base.shape, base, update.weight)
+            update.check(module, base.shape, views.source)
+            merged[base.name] = ComputedView(base.name, base.shape, [base], update.weight)
             if "lora_B_bias" in parts:
                 name = names["bias"]
                 if name is None:
                     raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
                 bias = tensors[name]
-                merged[name] = ComputedView(bias.name, bias.shape, bias, update.bias)
+                merged[name] = ComputedView(bias.name, bias.shape, [bias], update.bias)
+        for role in parts:
+            if role not in ROLES:
+                raise CheckpointError(f"{views.source}: '{module}' has a '{role}', which is no part of a LoRA.")
         for ending, name in names.items():
             if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
-                merged[name] = parts[ending]
+                merged[name] = replace(parts[ending], name=name)
     return Tensors(tensors.source, merged)
+
+
+def read_updates(folder: Path) -> dict[str, Update]:
+    """The updates of an adapter, by module; raises as `with_adapter`, but nothing is known of a checkpoint."""
+    config = read_lora_config(folder)
+    return {
+        module: Update(parts, config.scale(module), config)
+        for module, parts in _by_module(open_adapter(folder)).items()
+    }
 
 
 def _by_module(views: Tensors) -> dict[str, dict[str, TensorView]]:
@@ -187,19 +238,3 @@ def _stored(name: str, tensors: Tensors) -> str | None:
         if inner in tensors:
             return inner
     return next((other for other in tensors if other.endswith(f".{name}")), None)
-
-
-def _check(update: Update, module: str, base: TensorView, source: Path) -> None:
-    embedding = "lora_embedding_A" in update.parts
-    first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
-    for role in (first, second):
-        if role not in update.parts:
-            raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
-    out, inner = update.parts[second].shape[0], update.parts[first].shape[-1]
-    expected = (inner, out) if embedding or update.config.transposed else (out, inner)
-    if base.shape != expected or update.parts[second].shape[-1] != update.parts[first].shape[0]:
-        raise CheckpointError(
-            f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(base.shape)}."
-        )
-    if update.config.decomposed and not embedding and "lora_magnitude_vector" not in update.parts:
-        raise CheckpointError(f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true.")

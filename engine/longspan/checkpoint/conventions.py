@@ -1,4 +1,4 @@
-"""Plain folders that are not pooled as others are, because their authors' own code does it: LLM2Vec and GritLM.
+"""Folders that are not pooled as others are, because their authors' own code does it: LLM2Vec, GritLM and Jina v5.
 
 llm2vec_config.json: {"pooling_mode": "mean", "max_length": 512, "doc_max_length": 400, "skip_instruction": true}
 """
@@ -6,16 +6,44 @@ llm2vec_config.json: {"pooling_mode": "mean", "max_length": 512, "doc_max_length
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .adaptations import V5
+from .adapter import CONFIG as ADAPTER
 from .config import Fields
+from .files import TransformerFiles
 from .modules import NormalizeModule, Pooling, TailModule
 
 LLM2VEC = "llm2vec_config.json"
-LLM2VEC_POOLINGS = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken", "bos_token": "cls"}
-# LLM2Vec puts texts for such base models into their chat format.
+LLM2VEC_POOLINGS = {
+    "mean": "mean",
+    "weighted_mean": "weightedmean",
+    "last_token": "lasttoken",
+    "eos_token": "lasttoken",
+    "bos_token": "cls",
+}
 TUNED_FOR_CHAT = re.compile(r"-(instruct|chat|it)(-|$)", re.IGNORECASE)
+INST, QWEN = ("[INST] ", " [/INST]"), ("<|im_start|>user\n", "<|im_end|>")
+LLAMA3 = "meta-llama/Meta-Llama-3-8B-Instruct"
+CHAT_FORMATS: Mapping[str, tuple[str, str]] = {
+    LLAMA3: ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+    "mistralai/Mistral-7B-Instruct-v0.2": INST,
+    "meta-llama/Llama-2-7b-chat-hf": INST,
+    "google/gemma-2-9b-it": ("<bos><start_of_turn>user\n", "<end_of_turn>"),
+    "Qwen/Qwen2-1.5B-Instruct": QWEN,
+    "Qwen/Qwen2-7B-Instruct": QWEN,
+}
+"""What LLM2Vec puts before and behind texts for these base models."""
+ENDS: Mapping[str, str] = {
+    "meta-llama/Meta-Llama-3-8B": "<|end_of_text|>",
+    "llama": " </s>",
+    "mistral": " </s>",
+    "gemma": "<eos>",
+    "qwen2": "<|endoftext|>",
+}
+"""What stands behind texts whose last token is pooled ("eos_token"), by base model or else by model type."""
 GRITLM = "gritlm"
 GRITLM_PROMPT = "<|embed|>\n"
 """Before texts without an instruction; with one it is "<|user|>\\n…\\n<|embed|>\\n"."""
@@ -32,6 +60,9 @@ class Convention:
         tail: what happens to the pooled vector.
         prompts: (name, text).
         default_prompt_name: the prompt of calls that name none.
+        wrap: what stands before and behind every text, prompt included; these are stripped then.
+        file: says so.
+        base: the name of the base model, where `wrap` depends on it.
     """
 
     pooling: Pooling
@@ -40,39 +71,74 @@ class Convention:
     tail: tuple[TailModule, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
     default_prompt_name: str | None = None
+    wrap: tuple[str, str] | None = None
+    file: Path | None = None
+    base: str | None = None
 
 
-def read_convention(folder: Path, adapter: Path | None = None) -> Convention | None:
+def read_convention(files: TransformerFiles, adapter: Path | None = None) -> Convention | None:
     """The convention of a folder, or of a LoRA that is merged into it; None for the usual.
 
     Raises:
         CheckpointError: its file is damaged, or asks for what is not supported; the message names file and field.
     """
-    for place in (folder, adapter):
-        if place is not None and (place / LLM2VEC).exists():
-            return _llm2vec(place)
-    code = Fields.read(folder / "config.json").table("auto_map").values.values()
-    return _gritlm() if any(GRITLM in str(name) for name in code) else None
+    config = Fields.read(files.config)
+    adapters = [place for place in (adapter, files.folder) if place is not None]
+    for place in adapters:
+        if (place / LLM2VEC).exists():
+            named = [(Fields.read_optional(at / ADAPTER), "base_model_name_or_path") for at in adapters]
+            return _llm2vec(place / LLM2VEC, config, [*named, (config, "_name_or_path")])
+    if config.values.get("model_type") == V5:
+        return replace(JINA_V5, file=files.config)
+    code = config.table("auto_map").values.values()
+    return _gritlm(files.config) if any(GRITLM in str(name) for name in code) else None
 
 
-def _llm2vec(folder: Path) -> Convention:
-    """Text tokens alone are pooled, counted from the first, neither the instruction's nor the beginning of sequence."""
-    fields = Fields.read(folder / LLM2VEC)
-    for name, field in (("config.json", "_name_or_path"), ("adapter_config.json", "base_model_name_or_path")):
-        about = Fields.read_optional(folder / name)
-        if TUNED_FOR_CHAT.search(about.text(field) or ""):
-            raise about.wrong(field, "is a model for chat, in whose format LLM2Vec puts texts, which is not supported")
-    mode = fields.text("pooling_mode") or "mean"
+def _llm2vec(path: Path, config: Fields, named: Sequence[tuple[Fields, str]]) -> Convention:
+    """Text tokens and what is behind them are pooled, counted from the first, but neither instruction nor beginning."""
+    fields = Fields.read(path)
+    mode = fields.optional_text("pooling_mode") or "mean"
     if mode not in LLM2VEC_POOLINGS:
         raise fields.wrong("pooling_mode", f"is '{mode}'; supported are {', '.join(LLM2VEC_POOLINGS)}")
-    pooling = Pooling((LLM2VEC_POOLINGS[mode],), own_tokens=fields.boolean("skip_instruction", True))
-    return Convention(pooling, both_sides=True, max_seq_length=fields.integer("max_length") or 512)
+    pooling = Pooling((LLM2VEC_POOLINGS[mode],), own_tokens=fields.flag("skip_instruction", default=True))
+    base = next((name for about, field in named if (name := about.optional_text(field)) in CHAT_FORMATS), None)
+    for about, field in named if base is None else ():
+        if TUNED_FOR_CHAT.search(about.optional_text(field) or ""):
+            known = ", ".join(CHAT_FORMATS)
+            raise about.wrong(field, f"is a model for chat, and LLM2Vec's code has formats for these only: {known}")
+    opening, closing = ("", "") if base is None else CHAT_FORMATS[base]
+    if mode == "eos_token" and base != LLAMA3:
+        names = [about.optional_text(field) for about, field in named]
+        base = next((name for name in names if name in ENDS), base)
+        closing += ENDS.get(base or "") or ENDS.get(config.optional_text("model_type") or "", "")
+    return Convention(
+        pooling,
+        both_sides=True,
+        max_seq_length=fields.optional_integer("max_length") or 512,
+        wrap=(opening, closing) if opening or closing else None,
+        file=path,
+        base=base,
+    )
 
 
-def _gritlm() -> Convention:
+def is_jina_v5(path: Path) -> bool:
+    """Whether a config.json is one of Jina v5."""
+    return Fields.read(path).values.get("model_type") == V5
+
+
+JINA_V5 = Convention(
+    Pooling(("lasttoken",)),
+    tail=(NormalizeModule(),),
+    prompts=(("query", "Query: "), ("document", "Document: ")),
+    default_prompt_name="document",
+)
+
+
+def _gritlm(path: Path) -> Convention:
     return Convention(
         Pooling(("mean",), include_prompt=False),
         tail=(NormalizeModule(),),
         prompts=(("query", GRITLM_PROMPT), ("document", GRITLM_PROMPT)),
         default_prompt_name="document",
+        file=path,
     )

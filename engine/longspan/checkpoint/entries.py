@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from ..errors import CheckpointError
-from .adaptations import folder_adaptations
+from .adaptations import file_adaptations
 from .config import Fields, json_kind, read_json_list
 
 NAMESPACE = "sentence_transformers."
 ADAPTED = "custom_st.Transformer"
-"""Jina v3's own Transformer: it adds the adaptation for the task of a call, if the config declares some."""
+"""Jina v3's and v5's own Transformer: it adds the adaptation for the task of a call, if the config declares some."""
 FIRST = ("Transformer", "StaticEmbedding")
 ROUTERS = ("Router", "Asym")
 SUPPORTED = (*FIRST, ROUTERS[0], "WeightedLayerPooling", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
@@ -49,7 +49,7 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
         if not isinstance(value, dict):
             raise CheckpointError(f"{path}: entry {place} must be an object, not {json_kind(value)}.")
         fields = Fields(path, value, f"{place}.")
-        name, module_path = fields.text("name"), fields.text("path")
+        name, module_path = fields.optional_text("name"), fields.optional_text("path")
         if name is not None and name in names:  # sentence-transformers would drop the first of the two
             raise fields.wrong("name", f"is '{name}', which an earlier entry has too")
         names.update([] if name is None else [name])
@@ -63,15 +63,15 @@ def read_entry(fields: Fields, type_name: str, path_name: str, path: str | None)
     Raises:
         CheckpointError: one of them is missing, the path leads out of the folder, or the class is code of its own.
     """
-    module_type = fields.text(type_name)
+    module_type = fields.optional_text(type_name)
     if module_type is None or path is None:
         raise fields.wrong(type_name if module_type is None else path_name, "is missing")
     relative = PureWindowsPath(path)
     if relative.anchor or ".." in relative.parts or "\0" in path:
         raise fields.wrong(path_name, f"is {path!r}; a path inside the folder is needed")
     folder = fields.path.parent / path
-    known = module_type.startswith(NAMESPACE) or (module_type == ADAPTED and folder_adaptations(folder) is not None)
-    if not known:
+    adapted = module_type == ADAPTED and file_adaptations(folder / "config.json") is not None
+    if not adapted and not module_type.startswith(NAMESPACE):
         raise fields.wrong(type_name, f"is '{module_type}', code of its own, which is not run; {supported()}")
     return Entry(fields.path, module_type, folder)
 

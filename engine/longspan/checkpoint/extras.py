@@ -3,7 +3,8 @@
 {"format": 1, "long_text": "window", "ranges": {"384": {"low": [...], "high": [...], "unit": true}}}
 
 Where weights are in panels (`panels`), which older readers do not know, the format is 2, and "weights" says what they
-are: {"format": "int8", "layout": 1}.
+are: {"format": "int8", "layout": 1}. Where part of the model runs or its positions are extended it is 3, with "layers"
+or "tap", and "extend": {"method": "ntk", "max_seq_length": 4096}.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any, get_args
 
 import numpy as np
@@ -23,8 +25,36 @@ from .config import Fields, json_kind
 from .panels import LAYOUT, PACKED_TYPES
 
 FILE = "longspan.json"
-FORMAT = 2
-SECTIONS = ("format", "weights", "long_text", "ranges")
+FORMAT = 3
+SECTIONS = ("format", "weights", "layers", "tap", "extend", "long_text", "ranges")
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What was chosen of a model's inside, by the names of `Encoder`'s arguments; None leaves it as it is.
+
+    Attributes:
+        layers, tap, extend: as there.
+        extend_to: `max_seq_length` beside `extend`.
+    """
+
+    layers: int | None = None
+    tap: int | None = None
+    extend: str | None = None
+    extend_to: int | None = None
+
+    def over(self, other: Inside) -> Inside:
+        """This, and where it says nothing of layers or of positions what another says."""
+        layered = other if self.layers is None and self.tap is None else self
+        extended = other if self.extend is None else self
+        return Inside(layered.layers, layered.tap, extended.extend, extended.extend_to)
+
+    def as_json(self) -> dict[str, Any]:
+        """The sections of the file that say so."""
+        said: dict[str, Any] = {"layers": self.layers, "tap": self.tap}
+        if self.extend is not None:
+            said["extend"] = {"method": self.extend, "max_seq_length": self.extend_to}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +65,15 @@ class Extras:
         long_text: what becomes of texts that are too long; None where the file does not say.
         ranges: of int8 and uint8, by the vectors' dimension.
         weights: the format of weights in panels; None where there are none.
+        inside: what was chosen of the model.
+        path: the file, for messages.
     """
 
     long_text: str | None = None
     ranges: Mapping[int, Ranges] = field(default_factory=dict)
     weights: Format | None = None
+    inside: Inside = Inside()
+    path: Path | None = field(default=None, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `read_extras` reads."""
@@ -48,10 +82,10 @@ class Extras:
             | ({} if mine.unit is None else {"unit": mine.unit})
             for dimension, mine in self.ranges.items()
         }
-        settings = {"long_text": self.long_text, "ranges": ranges}
-        if self.weights is None:
-            return {"format": 1, **settings}
-        return {"format": FORMAT, "weights": {"format": self.weights, "layout": LAYOUT}, **settings}
+        weights = {} if self.weights is None else {"weights": {"format": self.weights, "layout": LAYOUT}}
+        inside = self.inside.as_json()
+        version = 3 if inside else 2 if weights else 1
+        return {"format": version, **weights, **inside, "long_text": self.long_text, "ranges": ranges}
 
 
 def read_extras(folder: Path) -> Extras:
@@ -63,31 +97,42 @@ def read_extras(folder: Path) -> Extras:
     if not (folder / FILE).exists():
         return Extras()
     fields = Fields.read(folder / FILE)
-    version = fields.required_integer("format")
+    version = fields.integer("format")
     if version > FORMAT:
         raise fields.wrong("format", f"is {version}, and this version of Longspan reads up to {FORMAT}; upgrade it")
     for name in fields.values:
         if name not in SECTIONS:
             raise fields.wrong(name, f"is not known; known are {', '.join(SECTIONS)}")
     table = fields.table("ranges")
-    return Extras(_long_text(fields), dict(_ranges(table, name) for name in table.values), _weights(fields))
+    ranges = dict(_ranges(table, name) for name in table.values)
+    return Extras(_long_text(fields), ranges, _weights(fields), _inside(fields), fields.path)
+
+
+def _inside(fields: Fields) -> Inside:
+    tap, extend = fields.values.get("tap"), fields.table("extend")
+    if tap is not None and (not isinstance(tap, int) or isinstance(tap, bool)):
+        raise fields.wrong("tap", f"is {shown(tap)}, expected an integer")
+    if tap is not None and fields.values.get("layers") is not None:
+        raise fields.wrong("tap", "stands beside 'layers'; one of them counts")
+    method = extend.text("method") if extend.values else None
+    return Inside(fields.optional_integer("layers"), tap, method, extend.optional_integer("max_seq_length"))
 
 
 def _weights(fields: Fields) -> Format | None:
     table = fields.table("weights")
     if not table.values:
         return None
-    name = table.text("format")
+    name = table.optional_text("format")
     known = next((known for known in PACKED_TYPES if known == name), None)
     if known is None:
         raise table.wrong("format", f"is {name!r}; known are {', '.join(PACKED_TYPES)}")
-    if table.required_integer("layout") != LAYOUT:
+    if table.integer("layout") != LAYOUT:
         raise table.wrong("layout", f"is not {LAYOUT}, which this version of Longspan reads; upgrade it")
     return known
 
 
 def _long_text(fields: Fields) -> str | None:
-    name = fields.text("long_text")
+    name = fields.optional_text("long_text")
     if name is not None and name not in get_args(LongText):
         raise fields.wrong("long_text", f"is '{name}'; known are {', '.join(get_args(LongText))}")
     return name
@@ -98,7 +143,7 @@ def _ranges(table: Fields, name: str) -> tuple[int, Ranges]:
         raise table.wrong(name, "must be named by a dimension, a positive integer")
     ends = table.table(name)
     try:
-        unit = ends.boolean("unit", False) if "unit" in ends.values else None
+        unit = ends.flag("unit", default=False) if "unit" in ends.values else None
         return int(name), Ranges(_numbers(ends, "low"), _numbers(ends, "high"), unit).checked(int(name))
     except InputError as error:
         raise CheckpointError(f"{table.path}: '{table.prefix}{name}' cannot be used: {error}.") from error

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..errors import CheckpointError, CheckpointNotFoundError
 
 DEFAULT_ORGANIZATION = "sentence-transformers"
-# Either of them makes a folder a model: a plain one and one of sentence-transformers.
-MARKERS = ("config.json", "modules.json")
+# One of them makes a folder a model: a plain one, one of sentence-transformers, and an adapter of another model.
+MARKERS = ("config.json", "modules.json", "adapter_config.json")
 TRUE_VALUES = frozenset({"1", "ON", "YES", "TRUE"})
 ALLOWED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 IGNORED_FILES = ["onnx/*", "openvino/*", "gguf/*", "original/*", "*.bin", "*.onnx", "*.gguf", "*.h5", "consolidated*"]
@@ -68,9 +68,14 @@ def resolve(
     return _download(ids, revision, cache, token)
 
 
+def find_model(model: str, revision: str | None) -> Path:
+    """The folder of a model, by the environment's settings; raises as `resolve`."""
+    return resolve(model, revision=revision)
+
+
 def _checked(folder: Path) -> Path:
     if not _is_model(folder):
-        raise CheckpointError(f"{folder} is not a model: it has neither {MARKERS[0]} nor {MARKERS[1]}.")
+        raise CheckpointError(f"{folder} is not a model: it has none of {', '.join(MARKERS)}.")
     return folder
 
 

@@ -101,12 +101,12 @@ TailModule = DenseModule | LayerNormModule | NormalizeModule
 def read_pooling(folder: Path) -> Pooling:
     """Reads either schema of `1_Pooling/config.json`; `pooling_mode`, where given, outweighs the older booleans."""
     fields = Fields.read(folder / "config.json")
-    width = fields.integer("embedding_dimension") or fields.integer("word_embedding_dimension")
+    width = fields.optional_integer("embedding_dimension") or fields.optional_integer("word_embedding_dimension")
     if "pooling_mode" in fields.values:
         modes = _named_modes(fields)
     else:
-        modes = tuple(mode for name, mode in POOLING_FIELDS.items() if fields.boolean(name, False))
-    return Pooling(modes or ("mean",), fields.boolean("include_prompt", True), width=width)
+        modes = tuple(mode for name, mode in POOLING_FIELDS.items() if fields.flag(name, default=False))
+    return Pooling(modes or ("mean",), fields.flag("include_prompt", default=True), width=width)
 
 
 def _named_modes(fields: Fields) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def pooling_fields(modes: tuple[str, ...], *, include_prompt: bool) -> dict[str,
 def read_layer_pooling(folder: Path) -> LayerPooling:
     """Reads `N_WeightedLayerPooling/config.json`."""
     fields = Fields.read(folder / "config.json")
-    layers = fields.integer("num_hidden_layers") or 12
+    layers = fields.optional_integer("num_hidden_layers") or 12
     first = fields.values.get("layer_start", 4)
     if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= layers:
         raise fields.wrong("layer_start", f"must be an integer from 0 to {layers}, not {first!r}")
@@ -163,18 +163,18 @@ def read_dense(folder: Path) -> DenseModule:
     _check_names(fields)
     return DenseModule(
         folder=folder,
-        in_features=fields.required_integer("in_features"),
-        out_features=fields.required_integer("out_features"),
-        bias=fields.boolean("bias", True),
+        in_features=fields.integer("in_features"),
+        out_features=fields.integer("out_features"),
+        bias=fields.flag("bias", default=True),
         activation=_activation(fields),
-        use_residual=fields.boolean("use_residual", False),
+        use_residual=fields.flag("use_residual", default=False),
     )
 
 
 def _activation(fields: Fields) -> Activation:
     if "activation_function" not in fields.values:
         return "tanh"
-    path = fields.text("activation_function") or "null"
+    path = fields.optional_text("activation_function") or "null"
     *package, name = path.split(".")
     if package[:2] != ["torch", "nn"] or name not in ACTIVATIONS:
         known = ", ".join(f"torch.nn.{name}" for name in ACTIVATIONS)
@@ -184,7 +184,7 @@ def _activation(fields: Fields) -> Activation:
 
 def read_layer_norm(folder: Path) -> LayerNormModule:
     """Reads `N_LayerNorm/config.json`."""
-    return LayerNormModule(folder, Fields.read(folder / "config.json").required_integer("dimension"))
+    return LayerNormModule(folder, Fields.read(folder / "config.json").integer("dimension"))
 
 
 def read_normalize(folder: Path) -> NormalizeModule:
@@ -196,7 +196,7 @@ def read_normalize(folder: Path) -> NormalizeModule:
 def _check_names(fields: Fields) -> None:
     """A tail works on the vector of a text; modules on token vectors belong to multi-vector models."""
     for name in ("module_input_name", "module_output_name"):
-        fields.only(name, "sentence_embedding")
+        fields.require(name, "sentence_embedding")
 
 
 def check_widths(pooling: Pooling, tail: tuple[TailModule, ...]) -> None:

@@ -6,9 +6,11 @@ also `KEY.scales` and `KEY.totals`, F32 [columns padded to 16], and perhaps `KEY
 the first axis. All of them begin at multiples of 64 bytes. Other tensors have the names and types that they had in the
 checkpoint. The metadata says
 
-{"format": "longspan", "layout": "1", "weights": "int8", "packed": '{"layer.0.up.weight": ["F32", [1536, 384]], …}'}
+{"format": "longspan", "layout": "1", "weights": "int8", "attention": "int8",
+ "packed": '{"layer.0.up.weight": ["F32", [1536, 384]], …}'}
 
-where "packed" are the tensors of the checkpoint that are in panels now.
+where "packed" are the tensors of the checkpoint that are in panels now, and "attention" is there if the model bears
+attention over bytes.
 """
 
 from __future__ import annotations
@@ -40,11 +42,13 @@ class PanelFile:
         path: where they lie.
         format: of all of them.
         tensors: the file's, by their names there.
+        int8_attention: whether the model bears attention over bytes.
     """
 
     path: Path
     format: Format
     tensors: Mapping[str, TensorView]
+    int8_attention: bool
 
     def parts(self, key: str) -> dict[str, Any]:
         """The arrays of a matrix, by the words behind its key, views into the file.
@@ -104,15 +108,19 @@ def open_panels(path: Path, tensors: Mapping[str, TensorView], metadata: Mapping
     if weights is None:
         known = ", ".join(PACKED_TYPES)
         raise CheckpointError(f"{path}: 'weights' is {metadata.get('weights')!r}; known are {known}.")
-    panels = PanelFile(path, weights, tensors)
+    attention = metadata.get("attention")
+    if attention not in (None, "int8"):
+        raise CheckpointError(f"{path}: 'attention' is {attention!r}, expected 'int8' or nothing.")
+    panels = PanelFile(path, weights, tensors, attention == "int8")
     packed = {name: PackedView(name, dtype, shape, panels) for name, (dtype, shape) in _packed(path, metadata).items()}
     return packed | {name: view for name, view in tensors.items() if f"{_key(name)}.{PARTS[0]}" not in tensors}
 
 
-def panel_metadata(weights: Format, packed: Mapping[str, TensorView]) -> dict[str, str]:
+def panel_metadata(weights: Format, packed: Mapping[str, TensorView], *, int8_attention: bool) -> dict[str, str]:
     """What `open_panels` reads."""
     listed = {name: [view.dtype, list(view.shape)] for name, view in packed.items()}
-    return {"format": FORMAT, "layout": str(LAYOUT), "weights": weights, "packed": json.dumps(listed)}
+    attention = {"attention": "int8"} if int8_attention else {}
+    return {"format": FORMAT, "layout": str(LAYOUT), "weights": weights, **attention, "packed": json.dumps(listed)}
 
 
 def _key(name: str) -> str:

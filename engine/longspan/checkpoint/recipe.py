@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
-from .adaptations import folder_adaptations
+from .adaptations import file_adaptations
 from .choices import NOTHING, Choices, variants
 from .config import Fields
-from .conventions import Convention, read_convention
-from .entries import FIRST, SUPPORTED, Entry, read_entries, supported
+from .conventions import JINA_V5, Convention, is_jina_v5, read_convention
+from .entries import ADAPTED, FIRST, SUPPORTED, Entry, read_entries, supported
+from .files import Find, TransformerFiles, find_files
+from .folder import MARKERS, find_model
 from .modules import (
     Activation,
     DenseModule,
@@ -55,8 +57,6 @@ SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manha
 IMPLIED_PROMPTS = ("query", "document")
 MODULES_FILE = "modules.json"
 OPTIONS_FILE = "config_sentence_transformers.json"
-# What encode_query and encode_document ask for, where there are adaptations for it.
-RETRIEVAL = {"query": "retrieval.query", "document": "retrieval.passage"}
 TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
@@ -66,7 +66,7 @@ TAIL: dict[str, Callable[[Path], TailModule]] = {
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """A task for which a checkpoint has low-rank pairs: its name, which is that of a prompt too, and its number."""
+    """A task for which a checkpoint has low-rank pairs: its name, which may be that of a prompt too, and its number."""
 
     name: str
     index: int
@@ -77,7 +77,7 @@ class Recipe:
     """What to do with a text, from sentence-transformers' files or from a plain Hugging Face folder.
 
     Attributes:
-        transformer: the folder with config.json, the weights and the tokenizer.
+        files: where the transformer's config.json, its weights and its tokenizer are.
         max_seq_length: tokens of a text with its special tokens, where sentence-transformers would cut; None if
             nothing limits it. It is the checkpoint's word and may exceed the usable positions (RoBERTa's 514).
         lower_case: texts are lowered before the tokenizer's own normalisation.
@@ -87,6 +87,8 @@ class Recipe:
         include_prompt: False leaves the prompt's tokens out of the pooling.
         own_tokens: all that precedes a text's own tokens is left out, and the first of these has the position weight 1.
         both_sides: tokens see both sides, whatever config.json says.
+        wrap: what stands before and behind every text and its prompt, which are stripped then.
+        convention: that of the folder, where authors' code says all this and no file of sentence-transformers.
         tail: what happens to the pooled vector, in order.
         prompts: (name, text), in the file's order.
         default_prompt_name: one of their names, or "query" or "document", which every model has.
@@ -96,7 +98,7 @@ class Recipe:
         adaptation: what is added to the transformer's weights; None for the weights alone.
     """
 
-    transformer: Path
+    files: TransformerFiles
     max_seq_length: int | None
     lower_case: bool = False
     static: bool = False
@@ -105,6 +107,8 @@ class Recipe:
     include_prompt: bool = True
     own_tokens: bool = False
     both_sides: bool = False
+    wrap: tuple[str, str] | None = None
+    convention: Convention | None = None
     tail: tuple[TailModule, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
     default_prompt_name: str | None = None
@@ -142,13 +146,16 @@ class Recipes:
         return self.all[self.tasks.get(None, 0)]
 
 
-def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None = None) -> Recipes:
+def read_recipes(
+    folder: Path, choices: Choices = NOTHING, adapter: Path | None = None, find: Find = find_model
+) -> Recipes:
     """Reads a model folder; no weights are opened.
 
     Args:
         folder: the model's.
         choices: what a caller chooses.
         adapter: the folder of a LoRA that is merged into it.
+        find: finds the model that an adapter is for, where the folder is one.
 
     Raises:
         InputError: a choice does not fit it.
@@ -158,7 +165,7 @@ def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None 
     """
     if not (folder / MODULES_FILE).exists():
         choices.check([])
-        return _adapted(Recipes((_plain(folder, choices, adapter),), {None: 0}, 0))
+        return _adapted(Recipes((_plain(folder, choices, adapter, find),), {None: 0}, 0))
     entries = read_entries(folder / MODULES_FILE)
     chains: dict[tuple[Entry, ...], int] = {}
     tasks: dict[str | None, int] = {}
@@ -170,7 +177,7 @@ def read_recipes(folder: Path, choices: Choices = NOTHING, adapter: Path | None 
         raise CheckpointError(f"{folder / MODULES_FILE}: its Routers have no route in common.")
     choices.check(list(chains))
     other = tasks.pop(UNKNOWN_TASK, None)
-    return _adapted(Recipes(tuple(_routed(folder, chain, choices) for chain in chains), tasks, other))
+    return _adapted(Recipes(tuple(_routed(folder, chain, choices, find) for chain in chains), tasks, other))
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -180,42 +187,48 @@ def read_recipe(folder: Path) -> Recipe:
 
 def _adapted(recipes: Recipes) -> Recipes:
     """The recipes, and one more for each task that the transformer on its route has an adaptation for."""
-    declared = [folder_adaptations(recipe.transformer) for recipe in recipes.all]
+    declared = [file_adaptations(recipe.files.config) for recipe in recipes.all]
     known = [own for own in declared if own is not None]
     if not known:
         return recipes
     instructions = {name: text for own in known for name, text in own.instructions.items()}
+    names = dict.fromkeys(name for own in known for name in own.tasks)
     own_prompts = dict(recipes.main.prompts)
     prompts = tuple({**own_prompts, **instructions, **own_prompts}.items())
     found = [replace(recipe, prompts=prompts) for recipe in recipes.all]
     tasks, other = dict(recipes.tasks), recipes.other
-    for name in instructions:
+    for name in names:
         place = tasks.get(name, other)
         own = None if place is None else declared[place]
         if place is not None and own is not None and name in own.tasks:
             tasks[name] = len(found)
             found.append(replace(found[place], adaptation=Adaptation(name, own.tasks.index(name))))
-    if other is not None and declared[other] is not None:  # its code refuses other tasks
-        tasks = {**{alias: tasks.get(name, other) for alias, name in RETRIEVAL.items()}, **tasks}
+    own = None if other is None else declared[other]
+    if own is not None and other is not None:  # its code refuses other tasks
+        usual = None if own.needed else other
+        aliases = {alias: tasks.get(name, usual) for alias, name in own.retrieval.items()}
+        tasks = {**{alias: place for alias, place in aliases.items() if place is not None}, **tasks}
+        if own.needed:
+            del tasks[None]
         other = None
     return Recipes(tuple(found), tasks, other)
 
 
-def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:
+def _routed(folder: Path, chain: Sequence[Entry], choices: Choices, find: Find) -> Recipe:
     """The recipe of modules without a Router among them."""
-    parts = _Parts()
+    parts = _Parts(find)
     for entry in chain:
         parts.add(entry)
     transformer, said = parts.finished(folder / MODULES_FILE)
     if parts.static and choices.pooling is not None:
-        raise InputError(f"{transformer.folder} is a table of token vectors: their mean is its only pooling")
+        raise InputError(f"{transformer.files.folder} is a table of token vectors: their mean is its only pooling")
     pooling, tail = choices.pooled(said), tuple(parts.tail)
     check_widths(pooling, tail)
     options = Fields.read_optional(folder / OPTIONS_FILE)
-    options.only("model_type", "SentenceTransformer")
+    options.require("model_type", "SentenceTransformer")
     prompts = _prompts(options)
     return Recipe(
-        transformer=transformer.folder,
+        files=transformer.files,
         max_seq_length=transformer.max_seq_length,
         lower_case=transformer.lower_case,
         static=parts.static,
@@ -226,8 +239,8 @@ def _routed(folder: Path, chain: Sequence[Entry], choices: Choices) -> Recipe:
         prompts=prompts,
         default_prompt_name=_default_prompt(options, dict(prompts)),
         similarity_fn_name=_similarity(options),
-        truncate_dim=options.integer("truncate_dim"),
-        separator=None if parts.static else read_separator(transformer.folder),
+        truncate_dim=options.optional_integer("truncate_dim"),
+        separator=None if parts.static else read_separator(transformer.files),
     )
 
 
@@ -247,45 +260,47 @@ def modules_of(folder: Path) -> tuple[Entry, ...]:
     return tuple(module_entries(read_entries(folder / MODULES_FILE))) if (folder / MODULES_FILE).exists() else ()
 
 
-def _plain(folder: Path, choices: Choices, adapter: Path | None) -> Recipe:
+def _plain(folder: Path, choices: Choices, adapter: Path | None, find: Find) -> Recipe:
     """A Hugging Face folder: the mean of the tokens, or the last one of a causal language model."""
-    if not (folder / "config.json").exists():
-        raise CheckpointNotFoundError(f"{folder} is not a model: it has neither config.json nor modules.json.")
-    convention = read_convention(folder, adapter)
-    transformer = read_transformer(folder, saved=False, chat=convention is None)
-    if convention is None:
-        convention = Convention(Pooling(("lasttoken",) if _is_causal(folder) else ("mean",)))
+    if not any((folder / marker).exists() for marker in MARKERS):
+        raise CheckpointNotFoundError(f"{folder} is not a model: it has none of {', '.join(MARKERS)}.")
+    files = find_files(folder, find)
+    convention = read_convention(files, adapter)
+    transformer = read_transformer(files, saved=False, chat=convention is None)
+    usual = Convention(Pooling(("lasttoken",) if _is_causal(files.config) else ("mean",)))
+    known, convention = convention, convention or usual
     pooling = choices.pooled(convention.pooling)
     return Recipe(
-        transformer.folder,
+        files,
         convention.max_seq_length or transformer.max_seq_length,
         pooling=pooling.modes,
         include_prompt=pooling.include_prompt,
         own_tokens=pooling.own_tokens,
         both_sides=convention.both_sides,
+        wrap=convention.wrap,
+        convention=known,
         tail=convention.tail,
         prompts=convention.prompts,
         default_prompt_name=convention.default_prompt_name,
-        separator=read_separator(folder),
+        separator=read_separator(files),
     )
 
 
-def _is_causal(folder: Path) -> bool:
-    """Whether a plain folder holds a causal language model."""
-    config = Fields.read(folder / "config.json")
-    architectures = config.values.get("architectures") or []
-    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
-        raise config.wrong("architectures", "must be a list of strings")
+def _is_causal(path: Path) -> bool:
+    """Whether the config.json of a plain folder is a causal language model's."""
+    config = Fields.read(path)
+    architectures = config.names("architectures")
     causal = bool(architectures) and architectures[0].endswith("ForCausalLM")
     if not causal or config.values.get("is_causal", True) is None:  # sentence-transformers takes null for False
         return False
-    return config.boolean("is_causal", True)
+    return config.flag("is_causal", default=True)
 
 
 @dataclass(slots=True)
 class _Parts:
     """The modules so far; `add` keeps them in the one order that makes sense: transformer, pooling, tail."""
 
+    find: Find
     transformer: TransformerModule | None = None
     static: bool = False
     layer_pooling: LayerPooling | None = None
@@ -300,11 +315,14 @@ class _Parts:
         if (entry.kind in FIRST) != (self.transformer is None):
             raise CheckpointError(f"{entry.file}: one {' or '.join(FIRST)} must come first, found '{entry.type}'.")
         if entry.kind == "StaticEmbedding":  # means over its tokens
-            self.transformer = TransformerModule(require_folder(entry.file, entry.folder), None, lower_case=False)
+            folder = require_folder(entry.file, entry.folder)
+            self.transformer = TransformerModule(TransformerFiles.inside(folder), None, lower_case=False)
             self.static, self.pooling = True, Pooling(("mean",))
         elif entry.kind == "Transformer":
             folder = require_folder(entry.file, entry.folder)
-            self.transformer = read_transformer(folder, saved=True)
+            self.transformer = read_transformer(find_files(folder, self.find), saved=True)
+            if entry.type == ADAPTED and is_jina_v5(folder / "config.json"):  # it pools and normalises by itself
+                self.pooling, self.tail = JINA_V5.pooling, [*JINA_V5.tail]
         elif entry.kind == "WeightedLayerPooling" and self.pooling is None and self.layer_pooling is None:
             self.layer_pooling = read_layer_pooling(require_folder(entry.file, entry.folder))
         elif (entry.kind == "Pooling") != (self.pooling is None):
@@ -323,11 +341,11 @@ class _Parts:
 
 def _prompts(options: Fields) -> tuple[tuple[str, str], ...]:
     table = options.table("prompts")
-    return tuple((name, table.text(name) or "") for name in table.values)
+    return tuple((name, table.optional_text(name) or "") for name in table.values)
 
 
 def _default_prompt(options: Fields, prompts: Mapping[str, str]) -> str | None:
-    name = options.text("default_prompt_name")
+    name = options.optional_text("default_prompt_name")
     if name is not None and name not in prompts and name not in IMPLIED_PROMPTS:
         known = ", ".join(prompts) or "none"
         raise options.wrong("default_prompt_name", f"is '{name}', which is not among the prompts ({known})")
@@ -336,5 +354,5 @@ def _default_prompt(options: Fields, prompts: Mapping[str, str]) -> str | None:
 
 def _similarity(options: Fields) -> SimilarityName | None:
     """An unknown name counts as none, as in sentence-transformers: it changes no vector."""
-    name = options.text("similarity_fn_name")
+    name = options.optional_text("similarity_fn_name")
     return next((known for known in SIMILARITIES if known == name), None)

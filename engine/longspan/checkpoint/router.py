@@ -62,8 +62,8 @@ def read_router(folder: Path) -> Router:
     routes = {name: tuple(_modules(types, structure, name)) for name in structure.values}
     if not routes:
         raise fields.wrong("structure", "names no route")
-    default = parameters.text("default_route")
-    if default is None and parameters.boolean("allow_empty_key", True):
+    default = parameters.optional_text("default_route")
+    if default is None and parameters.flag("allow_empty_key", default=True):
         default = next(iter(routes))
     if default is not None and default not in routes:
         raise parameters.wrong("default_route", f"is '{default}'; the routes are {', '.join(routes)}")
@@ -86,7 +86,7 @@ def _mapping(table: Fields, key: str, routes: Mapping[str, object]) -> tuple[tup
         pair = None
     if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_name, pair)):
         raise table.wrong(key, "must be named by a pair of task and modality")
-    name = table.text(key)
+    name = table.optional_text(key)
     if name is None or name not in routes:
         raise table.wrong(key, f"is '{name}'; the routes are {', '.join(routes)}")
     return pair, name

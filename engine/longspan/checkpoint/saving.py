@@ -17,45 +17,56 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..text.conversion import SOURCES
 from ..weights import Format
 from . import panels, pickled
+from .adaptations import file_adaptations
+from .adapter import CONFIG as ADAPTER
 from .choices import Choices
 from .config import read_json, read_json_list
+from .conventions import Convention
 from .entries import read_entries
-from .extras import FILE, Extras
+from .extras import FILE, Extras, Inside
 from .folder import ALLOWED_FILES, IGNORED_FILES
 from .modules import POOLING_FIELDS, pooling_fields, read_pooling
-from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipes, module_folders, modules_of
+from .recipe import IMPLIED_PROMPTS, MODULES_FILE, OPTIONS_FILE, Recipe, Recipes, module_folders, modules_of
 from .settings import Settings
-from .tensor_view import TensorView
 from .tensors import INDEX, Tensors
 from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
 from .writing import NewTensor, write_tensors
 
 COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*", "custom_st.py")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 POOLING = frozenset({*POOLING_FIELDS, "pooling_mode", "include_prompt"})
 FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to
 README = "README.md"
-NOTICE = """\
+PANELS_NOTICE = """\
 > **Only Longspan reads this folder.** Its weights are in `{file}`, in {weights} and in the layout of Longspan's CPU
 > kernels: `longspan.Encoder` maps them as they are. transformers and sentence-transformers find no weights here; for
 > them, for a GPU, and for other formats of weights, take the checkpoint that this was made of.
 """
+INSIDE_NOTICE = """\
+> **Only Longspan gives this folder's vectors.** `{file}` says {said}, and `longspan.Encoder` runs the model so.
+> transformers and sentence-transformers pass over it and run the whole model as it was: other vectors.
+"""
+NOTICES = re.compile(rb"> \*\*Only Longspan .*\n(?:> .*\n)*\n?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PackedBody:
+class NewWeights:
     """The weights of a transformer as they are to be.
 
     Attributes:
-        weights: the format of its matrices.
+        file: its name.
         tensors: all there are.
-        packed: the checkpoint's tensors that are in panels now.
+        metadata: of the file.
+        format: of matrices in panels; None where the file is a checkpoint's.
     """
 
-    weights: Format
+    file: str
     tensors: tuple[NewTensor, ...]
-    packed: Mapping[str, TensorView]
+    metadata: Mapping[str, str]
+    format: Format | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,8 @@ class SavedModel:
         lengths: for each recipe, the tokens that the model is to see at a time.
         width: of its token vectors.
         settings: what the new folder says instead.
-        bodies: by their folders, the transformers whose weights are not copied.
+        inside: what was chosen of its inside.
+        weights: by the folders of transformers, what is not copied.
     """
 
     source: Path
@@ -78,12 +90,13 @@ class SavedModel:
     lengths: tuple[int, ...]
     width: int
     settings: Settings
-    bodies: Mapping[Path, PackedBody]
+    inside: Inside
+    weights: Mapping[Path, NewWeights]
 
     @property
-    def weights(self) -> Format | None:
-        """The format of weights that are not copied."""
-        return next((body.weights for body in self.bodies.values()), None)
+    def format(self) -> Format | None:
+        """The format of weights in panels; None where there are none."""
+        return next((new.format for new in self.weights.values() if new.format is not None), None)
 
 
 def save_model(model: SavedModel, target: Path) -> None:
@@ -130,16 +143,15 @@ def _fill(model: SavedModel, work: Path) -> None:
         name: (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
         for name, document in _documents(model).items()
     }
-    if model.weights is not None:
-        files[README] = _readme(model.source / README, model.weights)
-    for place in _own_files(model):
+    files.update(_readme(model))
+    for place, path in _copied(model).items():
         if place.as_posix() not in files:
-            with (model.source / place).open("rb") as source, _new(work / place) as copy:
+            with path.open("rb") as source, _new(work / place) as copy:
                 if not _shared(source.fileno(), copy.fileno()):
                     shutil.copyfileobj(source, copy, 1 << 20)
-    for transformer, body in model.bodies.items():
-        with _new(work / transformer.relative_to(model.source) / panels.FILE) as file:
-            write_tensors(file, body.tensors, panels.panel_metadata(body.weights, body.packed))
+    for transformer, new in model.weights.items():
+        with _new(work / transformer.relative_to(model.source) / new.file) as file:
+            write_tensors(file, new.tensors, new.metadata)
     for name, content in files.items():
         with _new(work / name) as file:
             file.write(content)
@@ -147,14 +159,27 @@ def _fill(model: SavedModel, work: Path) -> None:
         _sync(Path(folder))
 
 
-def _own_files(model: SavedModel) -> list[Path]:
-    """The checkpoint's files, relative to its folder: those at its top and in its modules' folders, and its weights."""
-    transformers = {recipe.transformer for recipe in model.recipes.all} - set(model.bodies)
-    paths = {view.file for transformer in transformers for view in Tensors.open(transformer).values()}
+def _copied(model: SavedModel) -> dict[Path, Path]:
+    """The checkpoint's files by their places: those at its top and in its modules' folders, and its weights.
+
+    Where a transformer's folder is an adapter alone, it gets the config.json and the tokenizer that it had elsewhere.
+    """
+    paths: set[Path] = set()
+    found: dict[Path, Path] = {}
+    for files in dict.fromkeys(recipe.files for recipe in model.recipes.all):
+        if files.folder not in model.weights:
+            paths.update(view.file for view in Tensors.open(files.folder).values())
+        said = [own.file for recipe in model.recipes.all if (own := recipe.convention) and own.file]
+        for path in (files.config, *said, *(files.tokenizer / name for name in (*TOKENIZER, *SOURCES))):
+            if path.parent != files.folder and path.exists():
+                found[files.folder.relative_to(model.source) / path.name] = path
+        new, adaptations = model.weights.get(files.folder), file_adaptations(files.config)
+        if adaptations is not None and (new is None or new.format is None):  # panels have them inside
+            paths.update(path for folder in adaptations.folders for path in folder.glob("adapter_*"))
     for folder in module_folders(model.source):
         paths.update(path for path in folder.iterdir() if path.is_file() and _is_wanted(path.name))
-    copied = (path for path in paths if path.parent not in model.bodies or not _is_weights(path.name))
-    return sorted(path.relative_to(model.source) for path in copied)
+    kept = (path for path in paths if path.parent not in model.weights or not _is_weights(path.name))
+    return dict(sorted({**found, **{path.relative_to(model.source): path for path in kept}}.items()))
 
 
 def _is_wanted(name: str) -> bool:
@@ -162,18 +187,25 @@ def _is_wanted(name: str) -> bool:
 
 
 def _is_weights(name: str) -> bool:
-    return name.endswith(".safetensors") or name in (INDEX, pickled.INDEX)
+    """Whether it is replaced by new weights: those of a checkpoint, or of the adapter that is merged into them."""
+    return name.endswith(".safetensors") or name in (INDEX, pickled.INDEX, ADAPTER)
 
 
-def _readme(path: Path, weights: Format) -> bytes:
-    """The checkpoint's own words, if it has any, with the notice before them but behind their metadata."""
-    words = path.read_bytes() if path.exists() else b""
-    notice = NOTICE.format(file=panels.FILE, weights=weights).encode()
-    if notice in words:
-        return words
+def _readme(model: SavedModel) -> dict[str, bytes]:
+    """The checkpoint's own words with a notice before them, but behind their metadata; none without a notice."""
+    path = model.source / README
+    own = path.read_bytes() if path.exists() else b""
+    words, old = NOTICES.subn(b"", own)
+    inside = model.inside.as_json()
+    if model.format is not None:
+        notice = PANELS_NOTICE.format(file=panels.FILE, weights=model.format)
+    elif inside:
+        notice = INSIDE_NOTICE.format(file=FILE, said=" and ".join(f"`{name}`" for name in inside))
+    else:
+        return {README: words} if old else {}
     metadata = re.match(rb"---\n.*?\n---\n", words, re.DOTALL)
     end = metadata.end() if metadata else 0
-    return words[:end] + notice + (b"\n" + words[end:] if words[end:] else b"")
+    return {README: words[:end] + notice.encode() + (b"\n" + words[end:] if words[end:] else b"")}
 
 
 @contextlib.contextmanager
@@ -207,7 +239,10 @@ def _sync(folder: Path) -> None:
 
 def _documents(model: SavedModel) -> dict[str, Any]:
     """JSON files by their place, as they are to be; all others are copied."""
-    documents: dict[str, Any] = {FILE: Extras(model.settings.long_text, model.settings.ranges, model.weights).as_json()}
+    extras = Extras(model.settings.long_text, model.settings.ranges, model.format, model.inside)
+    documents: dict[str, Any] = {FILE: extras.as_json()}
+    if model.recipes.main.convention is not None:
+        return documents | _kept(model, model.recipes.main, model.recipes.main.convention)
     saved = (model.source / MODULES_FILE).exists()
     # Only beside modules.json does sentence-transformers read settings.
     documents |= dict(_changed_modules(model)) if saved else _modules(model)
@@ -219,17 +254,31 @@ def _documents(model: SavedModel) -> dict[str, Any]:
         if recipe.static and length < UNLIMITED:
             raise InputError("a StaticEmbedding has no place for max_seq_length, so the encoder is not saved")
         if not recipe.static and length != recipe.max_seq_length:
-            path, settings = settings_with_length(recipe.transformer, length)
+            path, settings = settings_with_length(recipe.files.folder, length)
             documents[path.relative_to(model.source).as_posix()] = settings
     return documents
+
+
+def _kept(model: SavedModel, recipe: Recipe, convention: Convention) -> dict[str, Any]:
+    """Of a folder that sentence-transformers would pool in another way: it stays plain, for its authors' code too."""
+    changes = dict(_changed_options(model))
+    length = model.settings.max_seq_length
+    changes |= {} if length in (None, model.inside.extend_to) else {"max_seq_length": length}
+    chosen = {"pooling": model.choices.pooling, "include_prompt": model.choices.include_prompt}
+    changes |= {name: value for name, value in chosen.items() if value is not None}
+    if changes:
+        raise InputError(
+            f"{model.source} is pooled as by its authors' code, whose files have no place for what was set: "
+            f"{', '.join(changes)}"
+        )
+    named = {} if convention.base is None else {"_name_or_path": convention.base}
+    return {"config.json": {**read_json(recipe.files.config), **named}} if named else {}
 
 
 def _modules(model: SavedModel) -> dict[str, Any]:
     """The files that make a plain folder one of sentence-transformers, in the schema that every version reads."""
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
     recipe = model.recipes.main
-    if recipe.own_tokens or recipe.both_sides or recipe.tail:
-        raise InputError(f"{model.source} is pooled as by LLM2Vec's or GritLM's code, and so not saved for others")
     modes = pooling_fields(recipe.pooling, include_prompt=recipe.include_prompt)
     return {
         MODULES_FILE: [

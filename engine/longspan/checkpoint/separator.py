@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .config import Fields
+from .files import TransformerFiles
 
 CONTEXTUAL = "ContextualModel"
 
 
-def read_separator(transformer: Path) -> str | None:
+def read_separator(files: TransformerFiles) -> str | None:
     """The separator token, or None where chunks are plain text to the model.
 
     It is `boundary_marker` in config.json (pplx-embed-v2-context), or the tokenizer's `sep_token` where config.json
@@ -18,13 +17,17 @@ def read_separator(transformer: Path) -> str | None:
     Raises:
         CheckpointError: a file is damaged, or names no token where it should.
     """
-    config = Fields.read(transformer / "config.json")
-    marker = config.text("boundary_marker")
-    if marker is not None or not (config.table("auto_map").text("AutoModel") or "").endswith(CONTEXTUAL):
+    config = Fields.read(files.config)
+    marker = config.optional_text("boundary_marker")
+    if marker is not None or not (config.table("auto_map").optional_text("AutoModel") or "").endswith(CONTEXTUAL):
         return marker
-    tokenizer = Fields.read(transformer / "tokenizer_config.json")
+    tokenizer = Fields.read(files.tokenizer / "tokenizer_config.json")
     given = tokenizer.values.get("sep_token")
-    token = tokenizer.table("sep_token").text("content") if isinstance(given, dict) else tokenizer.text("sep_token")
+    token = (
+        tokenizer.table("sep_token").optional_text("content")
+        if isinstance(given, dict)
+        else tokenizer.optional_text("sep_token")
+    )
     if token is None:
         raise tokenizer.wrong("sep_token", "is missing, but config.json says that it stands between chunks")
     return token

@@ -82,6 +82,12 @@ class Tensors(Mapping[str, TensorView]):
         return view
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether `Tensors.open` would find something there."""
+    names = (panels.FILE, WEIGHTS, INDEX, pickled.WEIGHTS, pickled.INDEX)
+    return any((folder / name).exists() for name in names)
+
+
 def _open_file(path: Path) -> dict[str, TensorView]:
     return _map_file(path)[0]
 
@@ -124,7 +130,7 @@ def _open_shards(index: Path, open_file: Callable[[Path], dict[str, TensorView]]
     shards: dict[str, dict[str, TensorView]] = {}
     views: dict[str, TensorView] = {}
     for name in weight_map.values:
-        shard = weight_map.text(name)
+        shard = weight_map.optional_text(name)
         if shard is None or not _is_inside(shard):
             raise weight_map.wrong(name, f"must name a file inside the folder, not {shard!r}")
         path = index.parent / shard

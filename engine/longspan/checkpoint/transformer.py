@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from .config import Fields, json_kind
+from .files import TransformerFiles
 
 # sentence-transformers takes the first of these that holds anything.
 SETTINGS_FILES = tuple(
@@ -47,23 +48,23 @@ class TransformerModule:
     """The first module.
 
     Attributes:
-        folder: holds config.json, the weights and the tokenizer.
+        files: where config.json, the weights and the tokenizer are.
         max_seq_length: tokens of a text with its special tokens, as sentence-transformers cuts; None if unlimited.
         lower_case: texts are lowered before the tokenizer's own normalisation.
         all_layers: the outputs of all layers are handed on, not the last one's alone.
     """
 
-    folder: Path
+    files: TransformerFiles
     max_seq_length: int | None
     lower_case: bool
     all_layers: bool = False
 
 
-def read_transformer(folder: Path, *, saved: bool, chat: bool = True) -> TransformerModule:
+def read_transformer(files: TransformerFiles, *, saved: bool, chat: bool = True) -> TransformerModule:
     """Reads the transformer's folder.
 
     Args:
-        folder: with config.json.
+        files: where what is.
         saved: it belongs to a modules.json. Of a plain Hugging Face folder sentence-transformers reads no settings of
             its own, even if their file is there.
         chat: a plain folder's chat template counts, as in sentence-transformers.
@@ -71,25 +72,25 @@ def read_transformer(folder: Path, *, saved: bool, chat: bool = True) -> Transfo
     Raises:
         CheckpointError: a file is unreadable, or a setting asks for what would give other vectors than ours.
     """
-    config = Fields.read(folder / "config.json")
-    config.only("single_vector_type", "mean")  # Dewey's code may add the first token's vector
-    tokenizer = Fields.read_optional(folder / "tokenizer_config.json")
+    config = Fields.read(files.config)
+    config.require("single_vector_type", "mean")  # Dewey's code may add the first token's vector
+    tokenizer = Fields.read_optional(files.tokenizer / "tokenizer_config.json")
     if not saved:
         if chat:
-            _refuse_chat_template(folder, tokenizer)
-        return TransformerModule(folder, _tokenizer_limit(tokenizer, config), False)
-    settings = _settings(folder)
+            _refuse_chat_template(files.tokenizer, tokenizer)
+        return TransformerModule(files, _tokenizer_limit(tokenizer, config), False)
+    settings = _settings(files.folder)
     _check_task(settings)
     arguments = {name: _arguments(settings, name) for name in HARMLESS}
     limit = _processing_limit(settings)
     if limit is None:
         limit = _module_limit(settings, arguments["tokenizer_args"], tokenizer, config)
-    own = config.boolean("output_hidden_states", False)
+    own = config.flag("output_hidden_states", default=False)
     return TransformerModule(
-        folder,
+        files,
         limit,
-        lower_case=settings.boolean("do_lower_case", False),
-        all_layers=arguments["config_args"].boolean("output_hidden_states", own),
+        lower_case=settings.flag("do_lower_case", default=False),
+        all_layers=arguments["config_args"].flag("output_hidden_states", default=own),
     )
 
 
@@ -116,21 +117,21 @@ def _settings(folder: Path) -> Fields:
 
 def _check_task(settings: Fields) -> None:
     """Checks that texts go through the model as plain text and leave it as token vectors."""
-    settings.only("transformer_task", "feature-extraction")
+    settings.require("transformer_task", "feature-extraction")
     for name in ("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"):
         if settings.values.get(name) is not None:
             raise settings.wrong(name, "is not supported")
     if settings.values.get("modality_config") is None:
         return  # before 5.4 there was only text, whatever module_output_name says
-    settings.only("module_output_name", "token_embeddings")
+    settings.require("module_output_name", "token_embeddings")
     modalities = settings.table("modality_config")
     if "message" in modalities.values:
         raise modalities.wrong("message", "asks for texts to be put into a chat template, which is not supported")
     if "text" not in modalities.values:
         raise modalities.wrong("text", "is missing; only models of text are supported")
     text = modalities.table("text")
-    text.only("method", "forward")
-    text.only("method_output_name", "last_hidden_state")
+    text.require("method", "forward")
+    text.require("method_output_name", "last_hidden_state")
 
 
 def _refuse_chat_template(folder: Path, tokenizer: Fields) -> None:
@@ -165,7 +166,7 @@ def _processing_limit(settings: Fields) -> int | None:
         for key, value in section.values.items():
             if key not in PROCESSING or (key == "truncation" and value not in TRUNCATIONS):
                 raise section.wrong(key, f"is {value!r}, which is not supported")
-        limit = section.integer("max_length") or limit
+        limit = section.optional_integer("max_length") or limit
     return limit
 
 
@@ -173,7 +174,7 @@ def _module_limit(settings: Fields, arguments: Fields, tokenizer: Fields, config
     """An explicit length is not capped by the positions of the model; the tokenizer's own is."""
     if "model_max_length" in arguments.values:
         return _bounded(arguments, "model_max_length")
-    limit = settings.integer("max_seq_length")
+    limit = settings.optional_integer("max_seq_length")
     if limit is not None:
         return None if limit >= UNLIMITED else limit
     return _tokenizer_limit(tokenizer, config)
@@ -182,10 +183,10 @@ def _module_limit(settings: Fields, arguments: Fields, tokenizer: Fields, config
 def _tokenizer_limit(tokenizer: Fields, config: Fields) -> int | None:
     name = "model_max_length" if "model_max_length" in tokenizer.values else "max_len"
     limits = [_bounded(tokenizer, name)]
-    model_type = config.text("model_type") or ""
+    model_type = config.optional_text("model_type") or ""
     field = POSITION_FIELDS.get(model_type, "max_position_embeddings")
     if model_type != "xlnet" and config.values.get(field) != -1:  # XLNet has no last position
-        limits.append(config.integer(field))
+        limits.append(config.optional_integer(field))
     given = [limit for limit in limits if limit is not None]
     return min(given) if given else None
 

@@ -21,13 +21,14 @@ class NewTensor:
 
     Attributes:
         name, dtype, shape: as the file is to say.
-        parts: arrays whose bytes make up the tensor, one after another; C-contiguous.
+        parts: arrays whose bytes make up the tensor, one after another; C-contiguous. They are asked for
+            once, when it is written.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    parts: tuple[npt.NDArray[Any], ...]
+    parts: Iterable[npt.NDArray[Any]]
 
     @property
     def bytes(self) -> int:

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         memory=args.memory,
     )
     args.long_text = encoder.long_text
-    identity = identity_of({name: getattr(args, name) for name in SHAPING}, folder, encoder.device, sources)
+    identity = identity_of({name: getattr(args, name) for name in SHAPING}, encoder.folders, encoder.device, sources)
     dimension = encoder.get_embedding_dimension()
     ranges = encoder.ranges.get(dimension)
     if ranges is not None:  # do they fit vectors like these?

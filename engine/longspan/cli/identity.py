@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from .sources import Source
 Identity = Mapping[str, Any]
 
 
-def identity_of(options: Mapping[str, Any], model: Path, device: str, sources: Sequence[Source]) -> Identity:
+def identity_of(options: Mapping[str, Any], model: Sequence[Path], device: str, sources: Sequence[Source]) -> Identity:
     """The options that shape the output, the model, the machine's arithmetic, the inputs."""
     from .. import __version__
 
@@ -40,15 +40,17 @@ def instruction_tier() -> str:
     return one_of(wanted_tier() or tiers[-1], tiers, "LONGSPAN_ISA")
 
 
-def model_fingerprint(folder: Path) -> str:
-    """Names, sizes and times of a model's files; not its place, so that it may be named in several ways."""
-    lines = []
+def model_fingerprint(places: Sequence[Path]) -> str:
+    """Names, sizes and times of a model's files; not their places, so that it may be named in several ways."""
+    return _hash([line for place in places for line in _files(place)])
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
     for at, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             status = Path(at, name).stat()
-            lines.append((os.path.relpath(os.path.join(at, name), folder), status.st_size, status.st_mtime_ns))
-    return _hash(lines)
+            yield os.path.relpath(os.path.join(at, name), folder), status.st_size, status.st_mtime_ns
 
 
 def inputs_fingerprint(sources: Sequence[Source]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..program.instructions import Instruction
     from ..program.program import Program
+    from ..weights import Format
 
 DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs each instruction on this machine."
 EXAMPLE = "example:\n  longspan info sentence-transformers/all-MiniLM-L6-v2 --program"
@@ -49,9 +50,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..backbone import Changes
-    from ..checkpoint.extras import read_extras
+    from ..checkpoint.extras import Inside, read_extras
     from ..checkpoint.folder import resolve
-    from ..models.extend import Extension
     from ..pooling.modes import pool_kinds
     from ..program.formats import in_format
     from ..program.printing import format_program
@@ -61,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
     if args.max_seq_length is not None and args.extend is None:
         raise InputError("--max-seq-length says what --extend extends to: give both")
     folder = resolve(args.model)
-    changes = Changes(extension=Extension.of(args.extend, args.max_seq_length))
+    extras = read_extras(folder)
+    changes = Changes.of(Inside(extend=args.extend, extend_to=args.max_seq_length), extras)
     routing = Routing.load(folder, lambda *_: None, changes)  # type: ignore[arg-type]
     pipeline = routing.main if args.task is None else routing.of(args.task)
-    asked, held = next((known for known in FORMATS if known == args.weights), None), read_extras(folder).weights
+    asked, held = next((known for known in FORMATS if known == args.weights), None), extras.weights
     if held is not None and asked not in (None, held):
         raise InputError(f"--weights is {asked}, but {folder} holds panels of {held}")
     weights = held or asked or "float32"
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = [task for task in routing.recipes.tasks if task is not None]
     model = {**_model(folder, pipeline, programs), "tasks": tasks, "weights": weights}
     about = {"model": model, "machine": _machine(args.threads)}
-    instructions = list(_instructions(programs, about["machine"]))
+    instructions = list(_instructions(programs, weights, about["machine"]))
     listings = [format_program(program) for program in programs] if args.program else []
     if args.json:
         show_json({**about, "instructions": instructions, **({"programs": listings} if listings else {})})
@@ -92,7 +93,7 @@ def _model(folder: Path, pipeline: Pipeline, programs: list[Program]) -> dict[st
     weights = {weight for program in programs for weight in program.weights}
     return {
         "folder": str(folder),
-        "type": body.name if recipe.static else read_json(recipe.transformer / "config.json").get("model_type"),
+        "type": body.name if recipe.static else read_json(recipe.files.config).get("model_type"),
         "layers": body.layers,
         "width": body.output.width,
         "parameters": sum(weight.size for weight in weights),
@@ -135,7 +136,7 @@ def _machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _instructions(programs: list[Program], machine: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _instructions(programs: list[Program], weights: Format, machine: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One entry per kind of instruction and program: how often it occurs, its weights, what runs it."""
     device = machine["device"]
     for name, program in zip(("body", "tail"), programs, strict=True):
@@ -146,11 +147,11 @@ def _instructions(programs: list[Program], machine: Mapping[str, Any]) -> Iterat
                 "op": op,
                 "count": len(steps),
                 "weights": sum(weight.size for step in steps for weight in step.weights),
-                "runs": _runs(steps[0], machine["tier"]) if device == "cpu" else f"torch on {device}",
+                "runs": _runs(steps[0], weights, machine["tier"]) if device == "cpu" else f"torch on {device}",
             }
 
 
-def _runs(step: Instruction, tier: str) -> str:
+def _runs(step: Instruction, weights: Format, tier: str) -> str:
     """What an instruction calculates in on the CPU, and how."""
     from .. import _csrc
     from ..program.formats import Product
@@ -159,7 +160,11 @@ def _runs(step: Instruction, tier: str) -> str:
     text = RUNS.get(step.op, step.op)
     if not isinstance(step, Product | Attention):
         return f"C++ float32: {text}"
-    wanted = step.q.dtype if isinstance(step, Attention) else step.format
+    if not isinstance(step, Attention):
+        return f"C++ {step.format}: {text}, {_csrc.how_products_run(tier, step.format)}"
+    if weights == "int8" and step.rope is None and _csrc.int8_attention_is_faster(tier):
+        return f"C++ int8 if the sample texts bear it, else {step.q.dtype}: {text}"
+    wanted = step.q.dtype
     return f"C++ {wanted}: {text}, {_csrc.how_products_run(tier, wanted)}"
 
 

@@ -58,8 +58,8 @@ def transformers(folder: Path, texts: Sequence[str], max_seq_length: int) -> Flo
 
     library: Any = importlib.import_module("transformers")
     recipe = read_recipe(folder)
-    tokenizer = library.AutoTokenizer.from_pretrained(str(recipe.transformer))
-    model = library.AutoModel.from_pretrained(str(recipe.transformer)).float().eval()
+    tokenizer = library.AutoTokenizer.from_pretrained(str(recipe.files.folder))
+    model = library.AutoModel.from_pretrained(str(recipe.files.folder)).float().eval()
     pooled = []
     for text in texts:  # one at a time: nothing is padded, so nothing needs a mask
         text = text.lower() if recipe.lower_case else text

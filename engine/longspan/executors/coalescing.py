@@ -9,6 +9,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..batch import PackedBatch
 from .joining import Cut, Poll, Pooled, joined, shares
@@ -21,6 +22,8 @@ TOGETHER_TOKENS = 2048
 
 GROWTH = 4
 """How much larger the parts of a large batch are while nobody waits."""
+
+T = TypeVar("T")
 
 
 class Coalescer:
@@ -55,6 +58,12 @@ class Coalescer:
             return self._run_large(queue, batch, poll)
         finally:
             queue.inside.discard(thread)
+
+    def alone(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done in a turn of its own: no batch runs meanwhile."""
+        done: list[T] = []
+        self._own_queue().take_turn(_Caller(None), lambda: done.append(work()))
+        return done[0]
 
     def _own_queue(self) -> _Queue:
         """This process's: after a fork, the callers of the parent's will never leave."""

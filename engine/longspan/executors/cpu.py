@@ -18,12 +18,13 @@ from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.unchanged import Unchanged
 from ..errors import CheckpointError, InputError
 from ..program.arena import Extents
-from ..program.formats import in_format
+from ..program.formats import in_format, with_int8_attention
 from ..program.instructions import Embed, Pool
 from ..program.operands import Weight
 from ..program.program import Program
 from ..program.rope import RopeTables
 from ..weights import Format
+from .attention_gate import close_enough
 from .binding import Inputs, bind
 from .ceiling import Ceiling
 from .coalescing import Coalescer
@@ -70,7 +71,8 @@ class CpuExecutor:
             that the machine has.
         weights: what the body's matrices are packed as and multiplied in; by default what the file holds panels of,
             else float32. The tail stays float32.
-        samples: a batch that shows how far the inputs of products reach; for int8, which is then more exact.
+        samples: a batch that shows how far the inputs of products reach, and whether attention over bytes is exact
+            enough; for int8, which is then more exact and perhaps faster.
         memory: a ceiling in bytes on what the process ever has resident. Matrices then come from a file stage by stage
             where the ceiling asks for it; no bit of a result depends on it.
         longest: tokens of the longest text to expect; with a ceiling, matrices that leave no room for it go to a file.
@@ -117,6 +119,12 @@ class CpuExecutor:
         if ceiling is not None:
             ceiling.start()
             self._fitting.choose(np.array([0, 1], np.int64), self._sizes(0), 0, None)
+        self._samples = samples
+        held = panel_file(tensors.values())
+        self._bears_int8_attention = None if held is None else held.int8_attention
+        if self.format == "int8" and _csrc.int8_attention_is_faster(self.isa) and self.bears_int8_attention:
+            self._program.attend_in_int8(True)
+            self.body = with_int8_attention(body)
 
     @property
     def memory(self) -> int | None:
@@ -172,6 +180,28 @@ class CpuExecutor:
         way = Way(schedule="packs") if ceiling is None else Way("packs", SMALL_PACK_TOKENS, give_back=True)
         self.run_way(batch, way if self._streamed is None else replace(way, kept=0), threads=1)
         return self._program.watched()
+
+    @property
+    def bears_int8_attention(self) -> bool:
+        """Whether attention over bytes hardly changes what the samples pool to; tried out once, unless the file says.
+
+        A tier that is faster so then does it.
+        """
+        if self._bears_int8_attention is None:
+            samples = None if self._samples is None else self._samples()
+            self._bears_int8_attention = samples is not None and self._callers.alone(
+                lambda: self._try_int8_attention(samples)
+            )
+        return self._bears_int8_attention
+
+    def _try_int8_attention(self, samples: PackedBatch) -> bool:
+        plain = self._run(samples, None)
+        try:
+            self._program.attend_in_int8(True)
+            return close_enough(plain, self._run(samples, None))
+        finally:
+            self._program.attend_in_int8(False)
+            self._program.drop_arena()
 
     # --- the body ------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..errors import CheckpointError
+from ..program.instructions import Qkv
+from ..program.rope import DynamicNtk
 from .bert import bert
 from .config import ModelConfig
 from .distilbert import distilbert
@@ -18,6 +21,7 @@ from .gpt_neox import gpt_neox
 from .gte import gte, new
 from .jina_bert import jina_bert
 from .jina_v3 import jina_v3, xlm_roberta_flash
+from .jina_v5 import jina_v5
 from .llama import llama, mistral, qwen2, qwen3
 from .ministral import ministral, ministral3, mistral3
 from .mixture import mixtral, qwen3_moe
@@ -50,6 +54,7 @@ FAMILIES: Mapping[str, Family] = {
     "gpt_neox": gpt_neox,
     "gte": gte,
     "jina_embeddings_v3": jina_v3,
+    "jina_embeddings_v5": jina_v5,
     "llama": llama,
     "llama_bidirec": both_sides(llama),
     "ministral": ministral,
@@ -94,9 +99,21 @@ def build_body(config: ModelConfig) -> Body:
     model_type = config.text("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
+        others = "transformers runs others: Encoder(..., backend='transformers')"
+        if config.table("auto_map").values:
+            others = (
+                "It brings code of its own ('auto_map'), which is never run; where transformers has the architecture "
+                "too, convert the checkpoint to its type, and Encoder(..., backend='transformers') runs it"
+            )
         raise CheckpointError(
-            f"{config.path}: model_type {model_type!r} is not supported; known are {known}. "
-            "transformers runs others: Encoder(..., backend='transformers')"
+            f"{config.path}: field 'model_type' is {model_type!r}, which is not supported; known are {known}. {others}."
         )
     positions = config.text("position_embedding_type", default="absolute")
-    return NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config)
+    return _reaching(NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config))
+
+
+def _reaching(body: Body) -> Body:
+    """The body with the positions that dynamic NTK has frequencies for: its factor says how many times as many."""
+    ropes = (step.rope for step in body.instructions if isinstance(step, Qkv) and step.rope is not None)
+    reach = [int(rope.long.original * rope.long.factor) for rope in ropes if isinstance(rope.long, DynamicNtk)]
+    return replace(body, max_positions=max(body.max_positions, *reach)) if reach else body

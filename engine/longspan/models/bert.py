@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..program.instructions import Embed, Instruction, Linear
+from ..program.positions import PositionMap
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, tokens_buffer, weight
 
 QKV = ("query", "key", "value")
+LONGEMBED, BEFORE = "longembed", 512
+"""What the path that E5-Base-4k was made at holds, and how many positions it had before its table was stretched."""
 
 
 def bert(config: ModelConfig) -> Body:
-    """`model_type: "bert"`."""
-    return bert_like("bert", config, prefixes=("", "bert."))
+    """`model_type: "bert"`.
+
+    E5-Base-4k (arXiv 2404.12096) has a table with eight rows for each position of E5-Base, in which texts of up to 512
+    tokens take every eighth. Its config.json tells of it in `_name_or_path` only.
+    """
+    factor = config.integer("max_position_embeddings") // BEFORE
+    stretched = factor > 1 and LONGEMBED in config.text("_name_or_path", default="")
+    position_map = PositionMap("interpolated", BEFORE, factor) if stretched else None
+    return bert_like("bert", config, prefixes=("", "bert."), position_map=position_map)
 
 
 def bert_like(
@@ -24,6 +34,7 @@ def bert_like(
     prefixes: Sequence[str],
     first_position: int = 0,
     embedding_width: int | None = None,
+    position_map: PositionMap | None = None,
 ) -> Body:
     """A body with BERT's fields and tensor names.
 
@@ -33,6 +44,7 @@ def bert_like(
         prefixes: what checkpoints put before all tensor names.
         first_position: the row of the position table that belongs to a text's first token.
         embedding_width: of the tables, where their rows are projected to the width of the layers.
+        position_map: which rows of the position table serve a text, where it is not one a position.
     """
     config.require("position_embedding_type", "absolute")
     config.require("is_decoder", False)
@@ -50,6 +62,7 @@ def bert_like(
             tokens=weight("embeddings.word_embeddings.weight", config.integer("vocab_size"), width),
             positions=weight("embeddings.position_embeddings.weight", positions, width),
             position_offset=first_position,
+            position_map=position_map,
             types=weight("embeddings.token_type_embeddings.weight", types, width),
         )
         norm = blocks.norm(0, "embeddings.LayerNorm", rows, rows, bias=True)

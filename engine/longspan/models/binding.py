@@ -46,8 +46,8 @@ def bind(
 def check_surplus(body: Program, tensors: Tensors, found: Mapping[str, TensorView]) -> None:
     """Checks that the checkpoint has nothing that belongs to the body and that the body does not use.
 
-    Heads, poolers and buffers of other kinds are nobody's; but a bias beside a weight, or a layer after the last, says
-    that the config is another model's.
+    Heads, poolers and buffers of other kinds are nobody's; but a bias beside a weight, a weight beside others of a
+    layer, or a layer after the last says that the config is another model's.
 
     Args:
         body: the whole model.
@@ -59,6 +59,7 @@ def check_surplus(body: Program, tensors: Tensors, found: Mapping[str, TensorVie
     """
     used = {view.name for view in found.values()}
     modules = {name.rpartition(".")[0] for name in used}
+    blocks = {block for module in modules if any(_numbered(block := module.rpartition(".")[0]))}
     layers: dict[str, int] = {}
     for name in used:
         for shape, number in _numbered(name):
@@ -69,6 +70,8 @@ def check_surplus(body: Program, tensors: Tensors, found: Mapping[str, TensorVie
         module, _, ending = name.rpartition(".")
         if ending == "bias" and module in modules:
             raise CheckpointError(f"{tensors.source}: tensor {name!r} is a bias that the config does not speak of.")
+        if ending == "weight" and module.rpartition(".")[0] in blocks:
+            raise CheckpointError(f"{tensors.source}: tensor {name!r} is a weight that the config does not speak of.")
         for shape, number in _numbered(name):
             if number > layers.get(shape, number):
                 raise CheckpointError(

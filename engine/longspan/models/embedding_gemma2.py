@@ -127,14 +127,14 @@ def _sizes_by_layer(config: ModelConfig, types: tuple[str, ...]) -> tuple[Sizes,
     }
     derived = {str(index): wide for index, kind in enumerate(types) if kind == FULL}
     given = config.completed({"per_layer_config": derived}).table("per_layer_config")
-    for name in given.fields:
+    for name in given.values:
         if name not in map(str, range(len(types))):
             raise given.wrong(name, f"is no layer of {len(types)}")
-        for field in given.table(name).fields:
+        for field in given.table(name).values:
             if field not in wide:
                 raise given.table(name).wrong(field, f"is not supported; layers may differ in {' and '.join(wide)}")
 
     def sizes(layer: ModelConfig) -> Sizes:
-        return Sizes.of(replace(layer if layer.fields else config, fields={**config.fields, **layer.fields}))
+        return Sizes.of(replace(layer if layer.values else config, values={**config.values, **layer.values}))
 
     return tuple(sizes(given.table(str(index))) for index in range(len(types)))

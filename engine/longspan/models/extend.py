@@ -71,7 +71,7 @@ def extend_body(body: Body, extension: Extension) -> Body:
     if extension.method not in fitting:
         fits = f"; what fits is {', '.join(fitting)}" if fitting else ", nor does another method"
         raise InputError(f"extend={extension.method!r} does not fit the positions of {body.name}{fits}")
-    if any(qkv.rope and qkv.rope.long for qkv, _ in layers):
+    if any(step.position_map for step in embeds) or any(qkv.rope and qkv.rope.long for qkv, _ in layers):
         raise InputError(f"extend does not fit {body.name}: its positions depend on a text's length already")
     window = _window(layers[0][1]) if rotary else None
     original = min(window or body.max_positions, body.max_positions)

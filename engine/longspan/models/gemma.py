@@ -98,7 +98,7 @@ def _body(
     x, y = blocks.x, blocks.y
     bias = config.flag("attention_bias", default=False)
     activation = config.activation("hidden_activation", default="gelu_pytorch_tanh")
-    scores: dict[str, Any] = {"scale": config.number("query_pre_attn_scalar", default=256.0) ** -0.5}
+    scores: dict[str, Any] = {"scale": config.positive("query_pre_attn_scalar", default=256.0) ** -0.5}
     if not head_norms:
         scores["soft_cap"] = config.optional_number("attn_logit_softcapping")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..program.instructions import Embed, Instruction, Linear, Mlp
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
@@ -13,8 +11,8 @@ from .masks import around, causal, is_causal
 
 def gpt2(config: ModelConfig) -> Body:
     """The body of a `model_type: "gpt2"` checkpoint."""
-    if config.fields.get("n_inner") is None:
-        config = replace(config, fields={**config.fields, "n_inner": 4 * config.integer("n_embd")})
+    if config.values.get("n_inner") is None:
+        config = config.changed(n_inner=4 * config.integer("n_embd"))
     sizes = Sizes.of(config, width="n_embd", heads="n_head", inner="n_inner")
     width, inner = sizes.width, sizes.inner
     positions = config.integer("n_positions", default=1024)

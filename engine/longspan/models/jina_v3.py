@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..checkpoint.adaptations import read_adaptations
-from ..checkpoint.config import Fields
 from ..program.instructions import Instruction
 from ..program.rope import Rope
 from .blocks import Blocks, Sizes
 from .config import ModelConfig
 from .family import Body
-from .low_rank import with_adaptations
+from .low_rank import Pairs, with_pairs
 from .rope import read_rope
 from .rotary_bert import NATIVE, Names, rotary_bert
 
@@ -33,8 +32,11 @@ def xlm_roberta_flash(config: ModelConfig) -> Body:
     """`model_type: "xlm-roberta"` with `position_embedding_type: "rotary"`: the original code's."""
     theta = config.number("rotary_emb_base", default=10_000.0)
     body = _body(config, ORIGINAL, read_rope(config, Sizes.of(config).head_size, theta=theta))
-    adaptations = read_adaptations(Fields(config.path, config.fields))
-    return body if adaptations is None else with_adaptations(body, adaptations)
+    adaptations = read_adaptations(config)
+    if adaptations is None:
+        return body
+    rank = config.integer("lora_rank", default=4)
+    return with_pairs(body, Pairs(len(adaptations.tasks), rank, config.number("lora_alpha", default=1.0) / rank))
 
 
 def _body(config: ModelConfig, names: Names, rope: Rope | None) -> Body:

@@ -35,7 +35,7 @@ def qwen_windows(config: ModelConfig) -> tuple[int | None, ...]:
     if not config.flag("use_sliding_window", default=False):
         return (None,) * layers
     window = config.optional_integer("sliding_window")
-    if config.fields.get("layer_types") is not None:
+    if config.values.get("layer_types") is not None:
         types = config.choices("layer_types", layers, ("full_attention", "sliding_attention"))
         return tuple(window if name == "sliding_attention" else None for name in types)
     first = config.integer("max_window_layers", default=layers)

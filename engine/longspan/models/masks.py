@@ -38,7 +38,7 @@ def is_causal(config: ModelConfig) -> bool:
     """Whether a causal family is so here: by `is_causal`, `use_bidirectional_attention`, architecture and its code."""
     if config.flag("use_bidirectional_attention", default=False):
         return False
-    names = [*(config.fields.get("architectures") or []), *config.table("auto_map").fields.values()]
+    names = [*config.names("architectures"), *config.table("auto_map").values.values()]
     if any(word in str(name) for name in names for word in BIDIRECTIONAL):
         return False
     return config.flag("is_causal", default=True)
@@ -50,7 +50,7 @@ def sight(config: ModelConfig, layer: int, window: int | None = None) -> Sight:
     `billm_start_index` is the first of the layers that see both sides, all of them; -1 for none. BiLLM takes it from
     the environment and writes it nowhere; BeLLM's last layers do.
     """
-    start = config.fields.get("billm_start_index")
+    start = config.values.get("billm_start_index")
     if start is None:
         return causal(window) if is_causal(config) else around(window)
     if not isinstance(start, int) or isinstance(start, bool) or start < -1:
@@ -64,6 +64,6 @@ FULL, SLIDING = LAYER_TYPES = ("full_attention", "sliding_attention")
 def layer_types(config: ModelConfig, every: int, *, full: int = -1) -> tuple[str, ...]:
     """What each layer sees: by `layer_types`, or else all layers a window but one of `every`, its number `full`."""
     layers = config.integer("num_hidden_layers")
-    if config.fields.get("layer_types") is not None:
+    if config.values.get("layer_types") is not None:
         return config.choices("layer_types", layers, LAYER_TYPES)
     return tuple(FULL if layer % every == full % every else SLIDING for layer in range(layers))

@@ -38,7 +38,7 @@ def ministral(config: ModelConfig) -> Body:
     layers = config.integer("num_hidden_layers")
     window = config.optional_integer("sliding_window")
     types = (FULL if window is None else SLIDING,) * layers
-    if config.fields.get("layer_types") is not None:
+    if config.values.get("layer_types") is not None:
         types = config.choices("layer_types", layers, LAYER_TYPES)
     return decoder("ministral", config, windows=tuple(window if kind == SLIDING else None for kind in types))
 
@@ -47,14 +47,14 @@ def ministral3(config: ModelConfig) -> Body:
     """`model_type: "ministral3"`: where there is a sliding window, all layers have it."""
     config = config.completed(MINISTRAL3)
     given = config.table("rope_parameters")
-    if not given.fields and not config.table("rope_scaling").fields:
-        config = replace(config, fields={**config.fields, "rope_parameters": ROPE3})
+    if not given.values and not config.table("rope_scaling").values:
+        config = config.changed(rope_parameters=ROPE3)
         given = config.table("rope_parameters")
     return decoder(
         "ministral3",
         config,
         windows=(config.optional_integer("sliding_window"),),
-        q_scale=_position_scale(given if given.fields else config.table("rope_scaling")),
+        q_scale=_position_scale(given if given.values else config.table("rope_scaling")),
     )
 
 

@@ -29,7 +29,7 @@ def nomic_bert(config: ModelConfig) -> Body:
     """`model_type: "nomic_bert"`, with the fields and the tensor names of transformers or of the original code."""
     for name in ABSENT:
         config.require(name, False)
-    original = config.fields.get("hidden_size") is None  # else what the config lacks is as in transformers
+    original = config.values.get("hidden_size") is None  # else what the config lacks is as in transformers
     names = ORIGINAL if config.holds(".Wqkv.") else NATIVE
     gated, activation = _activation(config, original)
     mixture = _mixture(config, gated)
@@ -67,7 +67,7 @@ def nomic_bert(config: ModelConfig) -> Body:
 def _activation(config: ModelConfig, original: bool) -> tuple[bool, Activation]:
     """Whether MLPs are gated, and their activation."""
     field = "activation_function"
-    if config.fields.get(field) is None and not original:
+    if config.values.get(field) is None and not original:
         return True, config.activation("hidden_act", default="silu")
     name = config.text(field)
     if name in GATES:
@@ -95,7 +95,7 @@ def _vocabulary(config: ModelConfig) -> int:
 
 def _positions(config: ModelConfig) -> int:
     """Rotary positions have no last one: of two fields the greater counts."""
-    given = [name for name in ("max_position_embeddings", "n_positions") if config.fields.get(name) is not None]
+    given = [name for name in ("max_position_embeddings", "n_positions") if config.values.get(name) is not None]
     return max(map(config.integer, given)) if given else config.integer("max_position_embeddings")
 
 
@@ -111,9 +111,7 @@ def _rope(config: ModelConfig, head_size: int, original: bool) -> Rope | None:
         base = config.table("rope_parameters").number("rope_theta", default=theta)
         trained = config.integer("max_trained_positions", default=2048)
         dynamic = {"rope_type": "dynamic", "factor": factor, "rope_theta": base}
-        config = replace(
-            config, fields={**config.fields, "rope_parameters": dynamic, "max_position_embeddings": trained}
-        )
+        config = config.changed(rope_parameters=dynamic, max_position_embeddings=trained)
     interleaved = config.flag("rotary_emb_interleaved", default=False)
     return read_rope(config, head_size, theta=theta, part=part, part_field=part_field, interleaved=interleaved)
 
@@ -125,7 +123,7 @@ def _mixture(config: ModelConfig, gated: bool) -> tuple[int, Routing] | None:
         return None
     if gated:
         name = "activation_function"
-        raise config.wrong(name, f"is {config.fields.get(name)!r}; experts are supported with 'gelu' only")
+        raise config.wrong(name, f"is {config.values.get(name)!r}; experts are supported with 'gelu' only")
     config.require("num_shared_experts", 0)
     config.require("ffn_div", 1)
     experts, chosen = config.integer("num_experts"), config.integer("moe_top_k")

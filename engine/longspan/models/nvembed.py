@@ -36,7 +36,7 @@ EPS = 1e-5  # of the head's norms
 def nvembed(config: ModelConfig) -> Body:
     """`model_type: "nvembed"`; its code gives no window to any layer, whatever the text's config says."""
     text = config.table("text_config").completed(TEXT)
-    body = decoder("nvembed", replace(text, fields={**text.fields, "is_causal": False}))
+    body = decoder("nvembed", text.changed(is_causal=False))
     head = _head(config.table("latent_attention_config").completed(LATENT), Sizes.of(text))
     backbone = beneath(body, "embedding_model")
     return replace(backbone, prefixes=("",), ending=(*backbone.ending, *head))

@@ -44,15 +44,15 @@ def read_rope(
     Returns:
         None for layers that the config gives no positions.
     """
-    name = "rope_parameters" if config.fields.get("rope_parameters") or not stretched else "rope_scaling"
+    name = "rope_parameters" if config.values.get("rope_parameters") or not stretched else "rope_scaling"
     given = config.table(name)
-    if layer_type is not None and layer_type in given.fields:
-        if given.fields[layer_type] is None:
+    if layer_type is not None and layer_type in given.values:
+        if given.values[layer_type] is None:
             return None
         given = given.table(layer_type)
-    theta = given.number("rope_theta", default=config.number(theta_field, default=theta))
+    theta = given.positive("rope_theta", default=config.positive(theta_field, default=theta))
     kind = given.text("rope_type", default=given.text("type", default="default"))
-    source, field = (given, PART) if given.fields.get(PART) is not None else (config, part_field)
+    source, field = (given, PART) if given.values.get(PART) is not None else (config, part_field)
     turned = source.number(field, default=part or 1.0)
     size = head_size if kind == "default" and part is None else int(head_size * turned)
     if size < 2 or size % 2 or size > head_size:
@@ -62,7 +62,7 @@ def read_rope(
         case "default" | "mrope":  # a text's positions are the same along all axes of mrope
             return usual
         case "linear":
-            return _scaled(usual, given.number("factor"))
+            return _scaled(usual, given.positive("factor"))
         case "dynamic":
             return _dynamic(usual, theta, given, config)
         case "ntk":
@@ -93,12 +93,12 @@ def _scaled(rope: Rope, factor: float) -> Rope:
 
 def _dynamic(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
     original = config.integer("max_position_embeddings")
-    return replace(rope, long=DynamicNtk(theta, given.number("factor"), original), original=original)
+    return replace(rope, long=DynamicNtk(theta, given.positive("factor"), original), original=original)
 
 
 def _ntk(rope: Rope, theta: float, given: ModelConfig) -> Rope:
     """NTK scaling whatever the length, as in GTE's code: another base; or a factor that grows by pair."""
-    factor = given.number("factor")
+    factor = given.positive("factor")
     if factor < 1:
         raise given.wrong("factor", f"is {factor}, expected a number of at least 1")
     mixed = given.optional_number("mixed_b")
@@ -114,13 +114,15 @@ def _original(given: ModelConfig, config: ModelConfig) -> int:
     """How many positions the checkpoint was trained with before they were stretched."""
     name = "original_max_position_embeddings"
     own = config.integer(name, default=config.integer("max_position_embeddings", default=2048))
-    return config.integer(name) if name in config.fields else given.integer(name, default=own)
+    return config.integer(name) if name in config.values else given.integer(name, default=own)
 
 
 def _yarn(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
     """YaRN (arXiv 2309.00071): slow pairs are interpolated, fast ones are not, a linear ramp lies between."""
+    if theta == 1:
+        raise given.wrong("rope_theta", "is 1, with which all pairs turn equally fast, and YaRN has none to tell apart")
     original = _original(given, config)
-    factor = given.number("factor", default=config.integer("max_position_embeddings", default=original) / original)
+    factor = given.positive("factor", default=config.integer("max_position_embeddings", default=original) / original)
 
     def magnitude(scale: float = 1.0) -> float:
         return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
@@ -148,8 +150,10 @@ def _yarn(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> 
 def _longrope(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig) -> Rope:
     """LongRoPE (arXiv 2402.13753): a factor per pair, one set for segments up to the original length, one beyond."""
     original = _original(given, config)
-    factor = given.number("factor", default=config.integer("max_position_embeddings") / original)
+    factor = given.positive("factor", default=config.integer("max_position_embeddings") / original)
     attention = given.optional_number("attention_factor")
+    if attention is None and factor > 1 and original == 1:
+        raise given.wrong("original_max_position_embeddings", "is 1, expected more")
     if attention is None:
         attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     exponents = np.arange(0, rope.size, 2, dtype=np.float32) / np.float32(rope.size)
@@ -157,6 +161,8 @@ def _longrope(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig)
 
     def frequencies(name: str) -> Frequencies:
         factors = np.array(given.numbers(name, rope.size // 2), np.float32)
+        if factors.min() <= 0:
+            raise given.wrong(name, f"has {factors.min()}, expected numbers above 0")
         return Frequencies(tuple((np.float32(1) / (factors * powers)).tolist()), attention)
 
     return replace(rope, usual=frequencies("short_factor"), long=frequencies("long_factor"), original=original)
@@ -164,8 +170,10 @@ def _longrope(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig)
 
 def _llama3(rope: Rope, given: ModelConfig) -> Rope:
     """Llama 3.1's: slow pairs are divided by the factor, fast ones are kept, those between are blended."""
-    factor = np.float32(given.number("factor"))
-    low, high = (np.float32(given.number(name)) for name in ("low_freq_factor", "high_freq_factor"))
+    factor = np.float32(given.positive("factor"))
+    low, high = (np.float32(given.positive(name)) for name in ("low_freq_factor", "high_freq_factor"))
+    if low >= high:
+        raise given.wrong("high_freq_factor", f"is {high}, expected more than 'low_freq_factor', {low}")
     original = np.float32(given.integer("original_max_position_embeddings"))
     plain = _inverse(rope)
     waves = np.float32(2 * math.pi) / plain
@@ -177,7 +185,7 @@ def _llama3(rope: Rope, given: ModelConfig) -> Rope:
 
 def _proportional(rope: Rope, theta: float, head_size: int, given: ModelConfig) -> Rope:
     """All of the head in halves, of which only the first pairs turn, with frequencies over the whole head."""
-    factor = np.float32(given.number("factor", default=1.0))
+    factor = np.float32(given.positive("factor", default=1.0))
     turning = rope.size // 2
     inverse = np.array(inverse_frequencies(theta, head_size), np.float32) / factor
     inverse[turning:] = 0

@@ -19,7 +19,7 @@ def smollm3(config: ModelConfig) -> Body:
     used = config.flag("use_sliding_window", default=False)
     window = config.optional_integer("sliding_window")
     types = tuple(FULL if rope_here or not used else SLIDING for rope_here in turned)
-    if config.fields.get("layer_types") is not None:
+    if config.values.get("layer_types") is not None:
         types = config.choices("layer_types", layers, LAYER_TYPES)
     bias = config.flag("attention_bias", default=False)
     return decoder(
@@ -35,7 +35,7 @@ def smollm3(config: ModelConfig) -> Body:
 
 def _turned(config: ModelConfig, layers: int) -> tuple[bool, ...]:
     """Which layers have positions: those that `no_rope_layers` marks with 1, or all but every so many-th."""
-    if config.fields.get("no_rope_layers") is not None:
+    if config.values.get("no_rope_layers") is not None:
         marks = config.numbers("no_rope_layers", layers)
         return tuple(mark != 0 for mark in marks)
     every = config.integer("no_rope_layer_interval", default=4)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import replace
 
 from ..weights import Format
-from .instructions import Instruction, Linear, Mlp, Moe, Qkv
+from .instructions import Attention, Instruction, Linear, Mlp, Moe, Qkv
 from .operands import Buffer
 from .program import Program
 
@@ -26,6 +26,15 @@ def in_format(program: Program, wanted: Format) -> Program:
     for step in program.instructions:
         wide.update(buffer.name for buffer in step.wide)
     steps = tuple(_narrowed(step, wide, wanted) for step in program.instructions)
+    return replace(program, instructions=steps)
+
+
+def with_int8_attention(program: Program) -> Program:
+    """The program with products of bytes in attention too, where queries and keys are not turned there."""
+    steps = tuple(
+        replace(step, int8=True) if isinstance(step, Attention) and step.rope is None else step
+        for step in program.instructions
+    )
     return replace(program, instructions=steps)
 
 

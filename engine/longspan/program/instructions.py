@@ -228,6 +228,7 @@ class Attention(Instruction):
     sinks: Weight | None = None  # [H]
     rope: Rope | None = None  # whose frequencies do not depend on the length
     self_extend: SelfExtend | None = None  # given together with `rope`
+    int8: bool = False  # queries, keys, values and their weights are rounded to bytes; not together with `rope`
 
     @property
     def wide(self) -> tuple[Buffer, ...]:

@@ -65,7 +65,14 @@ class Tokenizer:
         self._cutter_made = False
 
     @classmethod
-    def load(cls, folder: Path, *, lower_case: bool = False, specials: bool = True) -> Tokenizer:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        lower_case: bool = False,
+        specials: bool = True,
+        wrap: tuple[str, str] | None = None,
+    ) -> Tokenizer:
         """Reads `tokenizer.json`, or for BERT's relatives `vocab.txt`; others are converted by transformers.
 
         Args:
@@ -73,6 +80,8 @@ class Tokenizer:
             lower_case: lowercases texts first, in addition to what the tokenizer does (sentence-transformers'
                 `do_lower_case`). Offsets stay those of the given text.
             specials: whether special tokens are put around a text.
+            wrap: what stands before and behind every text, as words; texts are stripped then. Their tokens count among
+                the special ones.
 
         Raises:
             CheckpointNotFoundError: there is no such file.
@@ -98,6 +107,8 @@ class Tokenizer:
         follow_config(raw, folder, normalization=not lower_case)
         if not specials:
             raw.post_processor = tokenizers.processors.TemplateProcessing(single="$A", special_tokens=[])
+        if wrap is not None:
+            _wrap(raw, wrap, str(path))
         return cls(raw, str(path))
 
     def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:
@@ -201,6 +212,34 @@ def _specials(raw: tokenizers.Tokenizer, name: str) -> tuple[Int32, Int32]:
         raise CheckpointError(f"{name} does not put fixed special tokens around a text")
     prefix, suffix = next(pair for pair in found if pair is not None)
     return np.array(prefix, np.int32), np.array(suffix, np.int32)
+
+
+def _wrap(raw: tokenizers.Tokenizer, wrap: tuple[str, str], name: str) -> None:
+    """Makes the tokens of words around a text special ones, in the order in which they would be tokenised with it."""
+    prefix, suffix = _specials(raw, name)
+    raw.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Strip(), *filter(None, [raw.normalizer])])
+    found = {_around_words(raw, wrap, probe) for probe in ("a", "one two")}
+    if len(found) != 1 or None in found:
+        raise CheckpointError(f"{name} does not keep {wrap[0]!r} and {wrap[1]!r} apart from the text between them")
+    opening, closing = next(pair for pair in found if pair is not None)
+    parts = {"opening": [*prefix.tolist(), *opening], "closing": [*closing, *suffix.tolist()]}
+    pieces = [{"id": key, "ids": ids, "tokens": [raw.id_to_token(i) for i in ids]} for key, ids in parts.items() if ids]
+    single = " ".join([key if key in parts else "$A" for key in ("opening", "$A", "closing") if parts.get(key, key)])
+    raw.post_processor = tokenizers.processors.TemplateProcessing(single=single, special_tokens=pieces)
+
+
+def _around_words(
+    raw: tokenizers.Tokenizer, wrap: tuple[str, str], probe: str
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The tokens of the words before and behind, if the text's own are the same between them."""
+    opening, closing = wrap
+    bare, before, whole = (
+        raw.encode(text, add_special_tokens=False).ids for text in (probe, opening + probe, opening + probe + closing)
+    )
+    first = len(before) - len(bare)
+    if before[first:] != bare or whole[: len(before)] != before:
+        return None
+    return tuple(before[:first]), tuple(whole[len(before) :])
 
 
 def _around(raw: tokenizers.Tokenizer, probe: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
