@@ -82,8 +82,8 @@ def write(config: Config, tokenizer: Path, folder: Path) -> Path:
         if (tokenizer / name).exists():
             shutil.copy(tokenizer / name, folder / name)
     (folder / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
-    (folder / EXTRAS_FILE).write_text(json.dumps(Extras(None, {}, "int8").as_json()), encoding="utf-8")
-    body = in_format(build_body(ModelConfig(folder / "config.json", config, ())).pooled([]), "int8")
+    (folder / EXTRAS_FILE).write_text(json.dumps(Extras(weights="int8").as_json()), encoding="utf-8")
+    body = in_format(build_body(ModelConfig(folder / "config.json", config)).pooled([]), "int8")
     matrices = {weight: None for step in body.instructions for _, weight in matrices_of(step)}
     others = [weight for weight in body.weights if weight not in matrices]
     tensors = [tensor for weight in matrices for tensor in _panels(weight)]
@@ -96,7 +96,7 @@ def write(config: Config, tokenizer: Path, folder: Path) -> Path:
     }
     partial = folder / f"{FILE}.partial"
     with partial.open("wb") as file:
-        write_tensors(file, tensors, panel_metadata("int8", packed))
+        write_tensors(file, tensors, panel_metadata("int8", packed, int8_attention=False))
     return partial.rename(folder / FILE).parent
 
 
