@@ -8,6 +8,7 @@ import sys
 from . import beir, model, quality, search, stream, texts
 from .cpu import command as cpu
 from .long import command as long
+from .memory import command as memory
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
         ("search", search, "exact top-k search in several precisions, beside numpy and sentence-transformers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
         ("long", long, "late chunking beside chunks embedded alone, on long documents"),
+        ("memory", memory, "the peak of memory and the time of one text by its length, beside the peers"),
         ("stream", stream, "memory while a large corpus goes through Encoder.stream, which should stay flat"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

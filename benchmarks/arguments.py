@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Collection
 
 
 def positive(value: str) -> int:
@@ -23,3 +24,16 @@ def percentages(value: str) -> tuple[int, ...]:
         if not item.isdigit() or int(item) > 99:
             raise argparse.ArgumentTypeError(f"{item!r} is not a whole number from 0 to 99")
     return tuple(dict.fromkeys(map(int, value.split(","))))
+
+
+def peer_names(known: Collection[str]) -> Callable[[str], list[str]]:
+    """What reads names of peers, separated by commas, each of which is known."""
+
+    def read(value: str) -> list[str]:
+        names = list(dict.fromkeys(value.split(",")))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"unknown peer {name!r}; known are {', '.join(known)}")
+        return names
+
+    return read

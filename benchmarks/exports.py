@@ -5,11 +5,13 @@ What exporting takes (torch, NNCF, gigabytes) then weighs neither on the measure
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -24,6 +26,16 @@ def once(path: Path, export: Export, model: Path) -> Path:
         with ProcessPoolExecutor(1, mp_context=context, initializer=_silence) as pool:
             pool.submit(export, model, path).result()
     return path
+
+
+@contextlib.contextmanager
+def folder(given: Path | None) -> Iterator[Path]:
+    """Where exports go: the given folder, or one that is gone afterwards."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="benchmark-exports-") as made:
+        yield Path(made)
 
 
 def _silence() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from .. import machine, peers, texts
-from ..arguments import positive, positives
+from .. import exports, machine, peers, texts
+from ..arguments import peer_names, positive, positives
 from ..model import model_folder
 from ..quiet import quiet_libraries
 from . import checkpoints, isa, long, report, short, startup
@@ -36,14 +34,6 @@ SHAPES: Mapping[str, tuple[checkpoints.Maker, str, tuple[int, ...]]] = {
 }
 
 
-def _peer_names(value: str) -> list[str]:
-    names = list(dict.fromkeys(value.split(",")))
-    for name in names:
-        if name not in peers.PEERS:
-            raise argparse.ArgumentTypeError(f"unknown peer {name!r}; known are {', '.join(peers.PEERS)}")
-    return names
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks cpu`."""
     parser.add_argument(
@@ -54,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "shape; modernbert: one text through ModernBERT-base's shape; startup: from a process's start to a vector",
     )
     parser.add_argument("--model", metavar="FOLDER", help="model folder (default: the installed model package)")
-    parser.add_argument("--peers", type=_peer_names, metavar="A,B,C", help="what to run (default: all of the workload)")
+    parser.add_argument(
+        "--peers", type=peer_names(peers.PEERS), metavar="A,B,C", help="what to run (default: all of the workload)"
+    )
     parser.add_argument(
         "--isa", choices=isa.TIERS, help="hold Longspan and the peers that obey to this tier of instructions"
     )
@@ -84,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 def _measure(options: argparse.Namespace) -> int:
     description = machine.describe()
     print(machine.title(description), flush=True)
-    with _folder(options.exports) as folder:
+    with exports.folder(options.exports) as folder:
         setup = Setup(model_folder(options.model), _rounds(options), folder, options.isa or "")
         setup.look_up()
         other_load = machine.OtherLoad()
@@ -119,13 +111,3 @@ def _tasks(options: argparse.Namespace, setup: Setup) -> list[report.Task]:
     lengths = options.tokens or lengths
     model = checkpoints.once(make, setup.model, max(lengths), setup.exports)
     return long.run(setup, model, shape, lengths, names)
-
-
-@contextlib.contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """The folder of exports: the given one, or one that is gone afterwards."""
-    if given is not None:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="benchmark-exports-") as folder:
-        yield Path(folder)

@@ -28,6 +28,11 @@ class ComputedView(TensorView):
         bases: Sequence[TensorView] = self._bases  # type: ignore[attr-defined]
         return self._make(*(as_float32(base.data, base.dtype) for base in bases))  # type: ignore[attr-defined]
 
+    @property
+    def is_mapped(self) -> bool:
+        """Never."""
+        return False
+
     def release(self) -> None:
         """Gives the base tensors' pages back."""
         for base in self._bases:  # type: ignore[attr-defined]

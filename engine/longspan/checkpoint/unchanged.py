@@ -1,4 +1,7 @@
-"""Whether files are still what they were: whoever reads a mapped file that was cut short is killed by the system."""
+"""Whether files are still what they were: whoever reads a mapped file that was cut short is killed by the system.
+
+A file that is gone or has another in its place is no matter: what is mapped or open is still the old one, whole.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,15 @@ class Unchanged:
         self._known = {path: _signature(path) for path in dict.fromkeys(paths) if path.exists()}
 
     def check(self) -> None:
-        """Raise a CheckpointError that names a file which is gone, is another one now, or was written to."""
+        """Raise a CheckpointError that names a file which was cut short, grew or was written to."""
         for path, before in self._known.items():
             try:
                 now = _signature(path)
-            except OSError as error:
-                raise CheckpointError(f"{path} is gone since the model was loaded: {error.strerror}.") from error
-            if now == before:
+            except OSError:
                 continue
-            if now[:2] != before[:2]:
-                what = "is another file than when the model was loaded"
-            elif now[2] != before[2]:
+            if now == before or now[:2] != before[:2]:
+                continue
+            if now[2] != before[2]:
                 what = f"had {before[2]} bytes when the model was loaded and has {now[2]} now"
             else:
                 what = "was written to since the model was loaded"

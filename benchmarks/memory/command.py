@@ -1,0 +1,85 @@
+"""The command `memory`: the peak of memory and the time of one text by its length, beside the peers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import exports, machine, peers, plot
+from ..arguments import peer_names, positives
+from ..cpu import checkpoints, long, report
+from ..cpu.setup import Setup
+from ..model import model_folder
+from ..quiet import quiet_libraries
+from ..runner import Measurement
+
+RESULTS = Path(__file__).parents[1] / "results"
+PEERS = ("longspan-bf16", "longspan-int8", "openvino-bf16", "sentence-transformers-bf16")
+TOKENS = (1024, 4096, 16384, 32768, 65536, 131072)
+SHAPE = "4 layers of BERT-base's shape"
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks memory`."""
+    parser.add_argument("--model", metavar="FOLDER", help="whose tokenizer is used (default: the model package's)")
+    parser.add_argument(
+        "--peers", type=peer_names(peers.PEERS), metavar="A,B,C", help=f"what to run (default: {','.join(PEERS)})"
+    )
+    parser.add_argument(
+        "--tokens", type=positives, default=TOKENS, metavar="N,N", help="lengths (default: 1024 to 131072)"
+    )
+    parser.add_argument("--exports", type=Path, metavar="FOLDER", help="keep what peers run from here")
+    parser.add_argument("--output", type=Path, help="the JSON file; plots go beside it (default: in results/)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command `memory`."""
+    description = machine.describe()
+    print(machine.title(description), flush=True)
+    with quiet_libraries(), exports.folder(options.exports) as folder:
+        setup = Setup(model_folder(options.model), 1, folder, "")
+        model = checkpoints.once(checkpoints.bert, setup.model, max(options.tokens), setup.exports)
+        tasks = long.run(setup, model, SHAPE, options.tokens, options.peers or PEERS)
+    if not any(task.results for task in tasks):
+        print("nothing to measure")
+        return 1
+    for task in tasks:
+        print(report.table(task))
+    path = options.output or RESULTS / f"memory-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    _save(path, description, {task.results[0].tokens: list(task.results) for task in tasks if task.results})
+    return 0
+
+
+def _save(path: Path, description: dict[str, Any], found: Mapping[int, Sequence[Measurement]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {str(tokens): [asdict(result) for result in results] for tokens, results in found.items()}
+    path.write_text(json.dumps({"machine": description, "tokens": record}, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten: {path}")
+    for kind, label, curves in (
+        ("peak", "peak of resident memory, MB", _curves(found, lambda it: (it.peak_memory_bytes or 0) / 2**20)),
+        ("seconds", "seconds", _curves(found, lambda it: statistics.median(it.seconds))),
+    ):
+        image = path.with_name(f"{path.stem}-{kind}.png")
+        try:
+            title = f"One text through {SHAPE}"
+            plot.lines(curves, ("tokens", label), title, machine.title(description), image)
+        except ImportError as error:
+            print(f"no plot: {error}")
+            return
+        print(f"written: {image}")
+
+
+def _curves(found: Mapping[int, Sequence[Measurement]], value: Callable[[Measurement], float]) -> Curves:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for tokens, results in found.items():
+        for result in results:
+            curves.setdefault(result.name, []).append((tokens, value(result)))
+    return curves
