@@ -18,6 +18,7 @@ from ..cpu.setup import Setup
 from ..model import model_folder
 from ..quiet import quiet_libraries
 from ..runner import Measurement
+from . import ceilings
 
 RESULTS = Path(__file__).parents[1] / "results"
 PEERS = ("longspan-bf16", "longspan-int8", "openvino-bf16", "sentence-transformers-bf16")
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens", type=positives, default=TOKENS, metavar="N,N", help="lengths (default: 1024 to 131072)"
     )
+    parser.add_argument(
+        "--shape", choices=ceilings.SHAPES, help="instead, int8 weights of a real model's shape below ceilings, alone"
+    )
+    parser.add_argument(
+        "--ceilings", default="none", metavar="SIZE,SIZE", help="with --shape: such as 1.5GiB,1GiB (default: none)"
+    )
     parser.add_argument("--exports", type=Path, metavar="FOLDER", help="keep what peers run from here")
     parser.add_argument("--output", type=Path, help="the JSON file; plots go beside it (default: in results/)")
 
@@ -44,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     """The command `memory`."""
     description = machine.describe()
     print(machine.title(description), flush=True)
+    if options.shape:
+        return _below_ceilings(options, description)
     with quiet_libraries(), exports.folder(options.exports) as folder:
         setup = Setup(model_folder(options.model), 1, folder, "")
         model = checkpoints.once(checkpoints.bert, setup.model, max(options.tokens), setup.exports)
@@ -55,6 +64,22 @@ def run(options: argparse.Namespace) -> int:
         print(report.table(task))
     path = options.output or RESULTS / f"memory-{time.strftime('%Y%m%d-%H%M%S')}.json"
     _save(path, description, {task.results[0].tokens: list(task.results) for task in tasks if task.results})
+    return 0
+
+
+def _below_ceilings(options: argparse.Namespace, description: dict[str, Any]) -> int:
+    with quiet_libraries(), exports.folder(options.exports) as folder:
+        found = {
+            tokens: ceilings.run(
+                model_folder(options.model), options.shape, tokens, options.ceilings.split(","), folder
+            )
+            for tokens in options.tokens
+        }
+    path = options.output or RESULTS / f"memory-{options.shape}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {str(tokens): [asdict(each) for each in below] for tokens, below in found.items()}
+    path.write_text(json.dumps({"machine": description, "tokens": record}, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {path}")
     return 0
 
 

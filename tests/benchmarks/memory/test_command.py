@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.__main__ import main
+from benchmarks.memory import ceilings
 from benchmarks.memory.shapes import bert_base, write
 
 from longspan import Encoder
@@ -30,6 +31,18 @@ def test_a_peer_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["memory", "--peers", "longspan,nobody"])
     assert "unknown peer 'nobody'; known are longspan" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ceilings(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ceilings.SHAPES, "small", lambda positions: bert_base(2, positions))
+    path = tmp_path / "figures.json"
+    command = ["memory", "--shape", "small", "--ceilings", "none,400MiB", "--tokens", "64", "--model", str(minilm)]
+    assert main([*command, "--output", str(path)]) == 0
+    free, below = json.loads(path.read_text())["tokens"]["64"]
+    assert (free["memory"], below["memory"]) == ("none", "400MiB")
+    assert 1 << 20 < below["peak"] <= 400 << 20
+    assert below["predicted"] <= 400 << 20
 
 
 def test_a_shape_runs_as_a_saved_model_does(minilm: Path, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""One text below ceilings: what the plan says, what the process reaches, how long it takes, each in a fresh process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from longspan import Encoder
+
+from .. import machine, texts
+from . import shapes
+
+SHAPES: dict[str, Callable[[int], shapes.Config]] = {
+    "qwen3-0.6b": lambda positions: {**shapes.QWEN3_06B, "max_position_embeddings": positions},
+    "llama-7b": lambda positions: {**shapes.LLAMA_7B, "max_position_embeddings": positions},
+    "bert-base": lambda positions: shapes.bert_base(12, positions),
+}
+"""Models of these shapes, with so many positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of one ceiling.
+
+    Attributes:
+        memory: the ceiling; "none" for none.
+        plan: in words.
+        predicted, peak: bytes.
+        seconds: to embed the text, after loading.
+    """
+
+    memory: str
+    plan: str
+    predicted: int
+    peak: int
+    seconds: float
+
+
+def run(model: Path, shape: str, tokens: int, ceilings: Sequence[str], folder: Path) -> list[Found]:
+    """A text of so many tokens through int8 weights of a shape, below each of the ceilings."""
+    saved = shapes.write(SHAPES[shape](tokens), model, folder / f"{shape}-{tokens}")
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for memory in ceilings:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            found.append(pool.submit(measure, saved, memory, tokens).result())
+        print(_line(found[-1]), flush=True)
+    return found
+
+
+def measure(folder: Path, memory: str, tokens: int) -> Found:
+    """One ceiling, in this process."""
+    encoder = Encoder(folder, device="cpu", memory=None if memory == "none" else memory, long_text="truncate")
+    plan = encoder.plan(tokens)
+    text = " ".join(texts.paragraphs()[:100] * (tokens // 4000 + 1))
+    start = time.perf_counter()
+    encoder.encode(text)
+    return Found(memory, str(plan), plan.peak, machine.peak_memory_bytes(), time.perf_counter() - start)
+
+
+def _line(found: Found) -> str:
+    predicted, peak = found.predicted / 2**20, found.peak / 2**20
+    return f"  memory {found.memory}: predicted {predicted:,.0f} MiB, reached {peak:,.0f} MiB, {found.seconds:.1f} s"
