@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longspan import Encoder
+from longspan import Encoder, MemoryCeilingError
 from longspan.cli import groups, inputs
 
 Run = Callable[..., Any]
@@ -331,3 +331,36 @@ def test_input_that_changes_meanwhile(
     ran = longspan("embed", corpus, "--model", tiny, "--output", tmp_path / "out.npz")
     assert ran.error.startswith("the inputs changed while they were read")
     assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (MemoryError("of this much"), "out of memory: of this much"),
+        (MemoryError(), "out of memory"),
+        (MemoryCeilingError("memory is 1 MiB"), "memory is 1 MiB"),
+    ],
+)
+def test_memory_that_runs_out(
+    longspan: Run, tiny: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Any, said: str
+) -> None:
+    """What was done is kept, and another ceiling continues it: the output does not depend on any."""
+    output, encode, calls = tmp_path / "out.npz", Encoder.encode, []
+
+    def failing(self: Encoder, *args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise failure
+        return encode(self, *args, **options)
+
+    command = ("embed", corpus, "--model", tiny, "--output", output)
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "encode", failing)
+        ran = longspan(*command)
+    assert ran.error == said
+    assert f"the work so far is in {output}.partial; repeat the command to continue" in ran.err
+    ran = longspan(*command, "--memory", "2TiB")
+    assert ran.err.startswith("longspan: continuing an interrupted run, 1 group of documents done\n")
+    with np.load(output) as arrays:
+        assert same(arrays["vectors"], Encoder(tiny).encode(TEXTS))

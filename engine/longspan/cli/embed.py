@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, MemoryCeilingError
 from .options import add_command, add_json, add_memory, add_model, add_records, positive, sizes
 from .terminal import counted, note, show_json
 
@@ -153,7 +153,7 @@ def _advising(journal: Journal, sources: Sequence[Source]) -> Iterator[None]:
     """Say how to go on if the run is cut short."""
     try:
         yield
-    except (KeyboardInterrupt, OSError):
+    except (KeyboardInterrupt, OSError, MemoryError, MemoryCeilingError):
         if journal.count and journal.folder.exists():
             again = ", with the same standard input," if any(source.path is None for source in sources) else ""
             note(f"the work so far is in {journal.folder}; repeat the command{again} to continue")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..encoder import Encoder
-from ..errors import InputError, LongTextWarning
+from ..errors import InputError, LongTextWarning, MemoryCeilingError
 from ..results import DocumentEmbedding
 from .inputs import Document, grouped
 from .meter import Meter
@@ -58,6 +58,8 @@ def embed_group(encoder: Encoder, way: Way, group: Sequence[Document]) -> Shard:
         warnings.simplefilter("always")
         try:
             shard = _chunks(encoder, way, group) if way.levels else _texts(encoder, way, group, caught)
+        except MemoryCeilingError:  # of no document by itself
+            raise
         except InputError as error:
             place = _PLACE.match(str(error))
             raise InputError(group[int(place[1])].id + str(error)[place.end() :] if place else str(error)) from error

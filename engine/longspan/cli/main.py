@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain("interrupted", INTERRUPTED)
         except (UsageError, LongspanError) as error:
             return _complain(str(error), MENDABLE)
+        except MemoryError as error:
+            return _complain(f"out of memory: {error}".removesuffix(": "), MENDABLE)
         except OSError as error:
             named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
             return _complain(named + (error.strerror or str(error)), MENDABLE)
