@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,27 @@ def tiny_checkpoint(model: Path, folder: Path) -> Path:
             shutil.copy(model / name, folder / name)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     random = np.random.default_rng(0)
-    tensors = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in _shapes(config).items()}
+    tensors = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in bert_shapes(config).items()}
     importlib.import_module("safetensors.numpy").save_file(tensors, folder / "model.safetensors")
     return folder
 
 
-def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def bert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a BERT with such a config.json, by name."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
     tables = {
         "word_embeddings": config["vocab_size"],
         "position_embeddings": config["max_position_embeddings"],
         "token_type_embeddings": config["type_vocab_size"],
     }
-    shapes: dict[str, tuple[int, ...]] = {f"embeddings.{name}.weight": (rows, WIDTH) for name, rows in tables.items()}
-    linears = {f"attention.self.{name}": (WIDTH, WIDTH) for name in ("query", "key", "value")}
-    linears |= {"attention.output.dense": (WIDTH, WIDTH)}
-    linears |= {"intermediate.dense": (INNER, WIDTH), "output.dense": (WIDTH, INNER)}
+    shapes: dict[str, tuple[int, ...]] = {f"embeddings.{name}.weight": (rows, width) for name, rows in tables.items()}
+    linears = {f"attention.self.{name}": (width, width) for name in ("query", "key", "value")}
+    linears |= {"attention.output.dense": (width, width)}
+    linears |= {"intermediate.dense": (inner, width), "output.dense": (width, inner)}
     norms = ["embeddings.LayerNorm"]
-    for layer in range(LAYERS):
+    for layer in range(config["num_hidden_layers"]):
         prefix = f"encoder.layer.{layer}."
         for name, shape in linears.items():
             shapes |= {f"{prefix}{name}.weight": shape, f"{prefix}{name}.bias": shape[:1]}
         norms += [f"{prefix}attention.output.LayerNorm", f"{prefix}output.LayerNorm"]
-    return shapes | {f"{name}.{part}": (WIDTH,) for name in norms for part in ("weight", "bias")}
+    return shapes | {f"{name}.{part}": (width,) for name in norms for part in ("weight", "bias")}

@@ -58,7 +58,9 @@ struct Batch {
   std::vector<Partials> partials;
   std::vector<RopeTable> ropes;       // by Qkv::rope
   std::vector<const float*> q_scales;  // by Qkv::q_scale, [tokens] each
-  bool give_back = false;  // whether pages of the tables' files leave memory once their rows are embedded
+  long give_back_rows = 0;  // embedded rows after which pages of the tables' files leave memory; 0: they stay
+
+  long tokens_of(long pack) const { return cu_seqlens[pack_segments[pack + 1]] - cu_seqlens[pack_segments[pack]]; }
 };
 
 // Asked now and then by the calling thread with the number of tokens done; true means stop.

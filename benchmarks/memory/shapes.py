@@ -15,10 +15,9 @@ from longspan.checkpoint.extras import Extras
 from longspan.checkpoint.panels import FILE, panel_metadata
 from longspan.checkpoint.tensor_view import TensorView
 from longspan.checkpoint.writing import NewTensor, write_tensors
-from longspan.executors.streamed import matrices_of
 from longspan.models import build_body
 from longspan.models.config import ModelConfig
-from longspan.program.formats import in_format
+from longspan.program.formats import in_format, matrices_of
 from longspan.program.operands import Weight
 
 from ..tiny import TOKENIZER_FILES

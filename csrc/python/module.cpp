@@ -139,14 +139,15 @@ class PyProgram {
                                const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
                                long shared_packs, int task, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
                                const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
-                               py::object poll, const std::optional<StagingArrays>& staged, bool give_back) {
+                               py::object poll, const std::optional<StagingArrays>& staged, long give_back_rows) {
     const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
     if (positions.size() != tokens) reject("ids and positions differ in length");
     if (threads < 1) reject("threads must be at least 1");
+    if (give_back_rows < 0) reject("pages leave after no such number of rows");
     check_offsets(cu_seqlens, "cu_seqlens", tokens);
     check_offsets(pack_segments, "pack_segments", segments);
     Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
-                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}, give_back};
+                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}, give_back_rows};
     check_order(pack_order, batch.packs);
     const std::vector<Buffer>& buffers = program_.buffers;
     std::optional<Staging> staging;
@@ -398,17 +399,17 @@ PYBIND11_MODULE(_csrc, module) {
           [](PyProgram& self, const py::array& ids, const py::array& positions, const py::array& cu_seqlens,
              const py::list& partials, const py::array& pack_segments, const py::array& pack_order, long shared_packs, int task,
              const py::list& ropes, const py::list& q_scales, const py::tuple& pack, const py::tuple& shared,
-             const py::tuple& tile, int threads, py::object poll, const std::optional<py::tuple>& staging, bool give_back) {
+             const py::tuple& tile, int threads, py::object poll, const std::optional<py::tuple>& staging, long give_back_rows) {
             return self.run_body(exact<Ids>(ids, "ids"), exact<Ids>(positions, "positions"), exact<Ints>(cu_seqlens, "cu_seqlens"),
                                  all_partials(partials), exact<Ints>(pack_segments, "pack_segments"),
                                  exact<Ints>(pack_order, "pack_order"), shared_packs, task, all_ropes(ropes),
                                  all_exact<Floats>(q_scales, "q_scales"), layout_from(pack), layout_from(shared),
-                                 layout_from(tile), threads, std::move(poll), staging_from(staging), give_back);
+                                 layout_from(tile), threads, std::move(poll), staging_from(staging), give_back_rows);
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
           py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"),
           py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"), py::arg("staging"),
-          py::arg("give_back"))
+          py::arg("give_back_rows"))
       .def(
           "run_tail",
           [](PyProgram& self, const py::list& data, const py::list& partials, const py::list& cu_vectors, const py::tuple& layout,

@@ -150,7 +150,7 @@ class Program:
         threads: int,
         poll: Callable[[int], None] | None,
         staging: tuple[_Int64, int, WeightStream, int] | None,
-        give_back: bool,
+        give_back_rows: int,
     ) -> list[_Float32]:
         """Run a body. `staging`: where carried buffers lie, bytes of their rows, the stream, how many stages stay."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backbone import Changes, adapted_tensors, load_backbone
-from .checkpoint.panels import FILE, PACKED_TYPES, PARTS, panel_metadata
+from .checkpoint.panels import FILE, PACKED_TYPES, PARTS, panel_metadata, stacked
 from .checkpoint.recipe import Recipe
 from .checkpoint.saving import NewWeights
 from .checkpoint.tensor_view import TensorView
@@ -96,9 +96,6 @@ def _plain(name: str, view: TensorView) -> NewTensor:
 
 def _parts(weight: Weight, matrices: Sequence[Panels], weights: Format) -> Iterator[NewTensor]:
     """The tensors of a matrix, or of as many as there are experts."""
-    for part, arrays in zip(PARTS, zip(*matrices, strict=True), strict=True):
-        given = tuple(array for array in arrays if array is not None)
-        if given:
-            first, *others = given[0].shape
-            dtype = PACKED_TYPES[weights] if part == PARTS[0] else "F32"
-            yield NewTensor(f"{weight.key}.{part}", dtype, (len(given) * first, *others), given)
+    for part, arrays, shape in stacked(matrices):
+        dtype = PACKED_TYPES[weights] if part == PARTS[0] else "F32"
+        yield NewTensor(f"{weight.key}.{part}", dtype, shape, arrays)

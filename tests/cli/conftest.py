@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.tiny import bert_shapes
 from safetensors.numpy import save_file
 
 from longspan.cli.main import main
@@ -35,26 +37,7 @@ VOCABULARY = [
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 64 positions and 16 components with random weights."""
     folder = tmp_path_factory.mktemp("tiny")
-    random = np.random.default_rng(0)
-    shapes = {
-        "embeddings.word_embeddings.weight": (len(VOCABULARY), WIDTH),
-        "embeddings.position_embeddings.weight": (POSITIONS, WIDTH),
-        "embeddings.token_type_embeddings.weight": (2, WIDTH),
-        "embeddings.LayerNorm.weight": (WIDTH,),
-        "embeddings.LayerNorm.bias": (WIDTH,),
-    }
-    for layer in range(LAYERS):
-        linears = {f"attention.self.{name}": (WIDTH, WIDTH) for name in ("query", "key", "value")}
-        linears |= {"attention.output.dense": (WIDTH, WIDTH)}
-        linears |= {"intermediate.dense": (INNER, WIDTH), "output.dense": (WIDTH, INNER)}
-        for name, shape in linears.items():
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = shape
-            shapes[f"encoder.layer.{layer}.{name}.bias"] = shape[:1]
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = shapes[f"encoder.layer.{layer}.{name}.bias"] = (WIDTH,)
-    tensors = {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
-    save_file(tensors, folder / "model.safetensors")
-    config = {
+    config: dict[str, Any] = {
         "architectures": ["BertModel"],
         "model_type": "bert",
         "vocab_size": len(VOCABULARY),
@@ -67,6 +50,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
     }
+    random = np.random.default_rng(0)
+    tensors = {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in bert_shapes(config).items()}
+    save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     (folder / "tokenizer_config.json").write_text(

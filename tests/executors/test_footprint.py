@@ -36,7 +36,7 @@ def test_the_arena_is_what_was_said(small: Path, lengths: list[int], threads: in
     assert said.arena_now == 0
     encoder.encode(["a " * length for length in lengths])
     after = executor.footprint(np.zeros(1, np.int64), tail, tensors)
-    tail_lanes = threads * executor._tails[tail][1][1]
+    tail_lanes = threads * executor._tails._bound[tail][1][1]
     assert said.arena - tail_lanes <= after.arena_now <= -(-said.arena // PAGE) * PAGE + PAGE
     assert said.weights == after.weights
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.tiny import bert_shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -24,7 +25,7 @@ from longspan.pooling.partials import document_partials
 from longspan.weights import Format
 
 HUGE = 1 << 50
-WIDTH, INNER, LAYERS = 32, 96, 5
+INNER, LAYERS = 96, 5
 TEXTS = [
     "The weather is lovely today.",
     "",
@@ -44,24 +45,8 @@ def source(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / path.name).symlink_to(path)
     (folder / "config.json").write_text(json.dumps(config))
     random = np.random.default_rng(3)
-    shapes = {
-        "embeddings.word_embeddings.weight": (config["vocab_size"], WIDTH),
-        "embeddings.position_embeddings.weight": (config["max_position_embeddings"], WIDTH),
-        "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], WIDTH),
-        "embeddings.LayerNorm.weight": (WIDTH,),
-        "embeddings.LayerNorm.bias": (WIDTH,),
-    }
-    for layer in range(LAYERS):
-        linears = {f"attention.self.{name}": (WIDTH, WIDTH) for name in ("query", "key", "value")}
-        linears |= {"attention.output.dense": (WIDTH, WIDTH)}
-        linears |= {"intermediate.dense": (INNER, WIDTH), "output.dense": (WIDTH, INNER)}
-        for name, shape in linears.items():
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = shape
-            shapes[f"encoder.layer.{layer}.{name}.bias"] = shape[:1]
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = shapes[f"encoder.layer.{layer}.{name}.bias"] = (WIDTH,)
     save_file(
-        {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()},
+        {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in bert_shapes(config).items()},
         folder / "model.safetensors",
     )
     return folder
@@ -127,7 +112,7 @@ def test_every_way_gives_the_same_bits(saved: Path, threads: int) -> None:
 def test_weights_packed_into_a_file(source: Path, weights: Format, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a checkpoint without panels, where they leave no room; samples run through the file too."""
     exact = pooled(Encoder(source, device="cpu", weights=weights))
-    monkeypatch.setattr(cpu, "packed_bytes", lambda body: 1 << 60)
+    monkeypatch.setattr(cpu, "packed_bytes", lambda *_: 1 << 60)
     encoder = streaming(source, weights=weights)
     executor = executor_of(encoder)
     assert sum(executor._stage_bytes) > 0
@@ -138,7 +123,7 @@ def test_weights_packed_into_a_file(source: Path, weights: Format, monkeypatch: 
 
 def test_saved_again(source: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     streaming(saved).save(tmp_path / "from panels")
-    monkeypatch.setattr(cpu, "packed_bytes", lambda body: 1 << 60)
+    monkeypatch.setattr(cpu, "packed_bytes", lambda *_: 1 << 60)
     streaming(source, weights="int8").save(tmp_path / "from a file")
     name = "longspan.safetensors"
     for folder in ("from panels", "from a file"):
@@ -251,7 +236,7 @@ def test_a_full_disk(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cpu, "packed_bytes", lambda body: 1 << 60)
+    monkeypatch.setattr(cpu, "packed_bytes", lambda *_: 1 << 60)
     monkeypatch.setattr("longspan.executors.streamed._write", full)
     with pytest.raises(
         CheckpointError, match=r"cannot be packed into a file there: No space left on device; set TMPDIR"

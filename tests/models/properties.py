@@ -102,7 +102,7 @@ def _check_arena(encoder: Encoder, texts: Sequence[str]) -> None:
     encoder.encode(list(texts), prompt="", task=_task(encoder))
     after = executor.footprint(np.zeros(1, np.int64), tail, tensors)
     assert said.arena_now == 0
-    assert said.arena - executor._tails[tail][1][1] <= after.arena_now <= said.arena + 2 * PAGE
+    assert said.arena - executor._tails._bound[tail][1][1] <= after.arena_now <= said.arena + 2 * PAGE
 
 
 def _task(encoder: Encoder) -> str | None:

@@ -16,10 +16,12 @@ attention over bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy.typing as npt
 
 from ..errors import CheckpointError
 from ..weights import Format
@@ -84,6 +86,17 @@ class PackedView(TensorView):
 
     def release(self) -> None:
         """Nothing: kernels read the pages."""
+
+
+def stacked(
+    matrices: Sequence[Sequence[npt.NDArray[Any] | None]],
+) -> Iterator[tuple[str, tuple[npt.NDArray[Any], ...], tuple[int, ...]]]:
+    """The parts of a matrix, or of as many as there are experts, each with its arrays and the shape of them all."""
+    for part, arrays in zip(PARTS, zip(*matrices, strict=True), strict=True):
+        given = tuple(array for array in arrays if array is not None)
+        if given:
+            first, *others = given[0].shape
+            yield part, given, (len(given) * first, *others)
 
 
 def panel_file(views: Iterable[TensorView]) -> PanelFile | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _csrc
-from ..batch import Float32
+from ..batch import Float32, Int64, Partials
 from ..checkpoint.panels import PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView, as_float32
 from ..errors import CheckpointError, InputError
@@ -62,6 +62,11 @@ def bind(
                 if view.is_mapped:  # it can be read again
                     bound.add_mapped(view.data)
     return bound
+
+
+def partial_arrays(partials: Partials) -> tuple[Int64, Int64, Float32, Float32]:
+    """What a `pool` or a `combine` reads of a batch."""
+    return partials.starts, partials.ends, partials.first_weight, partials.weight_step
 
 
 def empty(program: Program, isa: str, output: Buffer | None = None) -> _csrc.Program:

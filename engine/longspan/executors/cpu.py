@@ -17,7 +17,6 @@ from ..checkpoint.panels import PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.unchanged import Unchanged
 from ..errors import CheckpointError, InputError
-from ..program.arena import Extents
 from ..program.formats import in_format, with_int8_attention
 from ..program.instructions import Embed, Pool
 from ..program.operands import Weight
@@ -25,30 +24,29 @@ from ..program.program import Program
 from ..program.rope import RopeTables
 from ..weights import Format
 from .attention_gate import close_enough
-from .binding import Inputs, bind
+from .binding import Inputs, bind, partial_arrays
 from .ceiling import Ceiling
 from .coalescing import Coalescer
 from .fitting import BodySizes, Fitting
-from .footprint import Footprint, panel_bytes, passing_bytes, tables_of, touched_by
+from .footprint import GIVE_BACK_ROWS, Footprint, panel_bytes, passing_bytes, tables_of, touched_by
 from .joining import Cut
-from .layouts import BodyLayouts, Layout, layout
+from .layouts import BodyLayouts
 from .schedule import PACK_TOKENS, Schedule, make_packs
 from .streamed import StreamedWeights, packed_away, packed_bytes, stored_panels
+from .tails import Tails
 from .threads import default_threads
 from .tiers import wanted_tier
 from .ways import SMALL_PACK_TOKENS, Chosen, Way, head
-
-TAIL_ROWS = 64
-"""Vectors that one thread takes through the tail at a time."""
-
-TAILS = 8
-"""How many tails stay bound; every dimension that calls ask for is one."""
 
 PART_PACKS = 4
 """How many packs of a large batch each thread runs before other callers have their turn."""
 
 STREAMED_PART_TOKENS = 1 << 16
 """The same in tokens where weights are read from a file for every part."""
+
+UNASKED_TOKENS = 512
+"""A batch of so many tokens at most runs without asking what memory is left, where there is no ceiling: what it takes
+cannot be made less, and asking would take a tenth of a single query's time."""
 
 Panels = tuple[npt.NDArray[Any], Float32 | None, Float32 | None, Float32 | None]
 """A matrix as the kernels read it: panels, and of int8 scales, totals and perhaps smooth; see `checkpoint.panels`."""
@@ -108,7 +106,7 @@ class CpuExecutor:
         self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
         self._layouts = BodyLayouts(body)
         self.tables = tuple(tables_of(body, tensors))
-        self._tails: dict[Program, tuple[_csrc.Program, Layout]] = {}
+        self._tails = Tails(self._isa, self.threads)
         self._unchanged = Unchanged(_files(body, tensors))
         ceiling = None if memory is None else Ceiling(memory)
         self._load(tensors, samples, ceiling, longest)
@@ -168,7 +166,7 @@ class CpuExecutor:
             with path.open("rb") as file:
                 return StreamedWeights(self.body, self.format, str(path), file, stored)
         buffers = self._layouts.tokens(longest, staged=False)[1] + self.threads * passing_bytes(self.tables)
-        if packed_bytes(self.body) + buffers <= ceiling.room(0):
+        if packed_bytes(self.body, self.format) + buffers <= ceiling.room(0):
             return None
         away, stored = packed_away(self.body, tensors, self._isa, inputs)
         with away:
@@ -238,6 +236,8 @@ class CpuExecutor:
 
     def _run(self, batch: PackedBatch, poll: Poll | None) -> tuple[Float32, ...]:
         """A batch wave by wave, in what memory there is at each."""
+        if batch.tokens <= UNASKED_TOKENS and self._fitting.ceiling is None:
+            return self.run_way(batch, Way(), poll)
         cut, most = Cut(batch), None
         while True:
             chosen = self._fit(cut.part(batch.segments), most)
@@ -275,7 +275,7 @@ class CpuExecutor:
                     ids=batch.ids,
                     positions=batch.positions if mapped is None else mapped.of_batch(*place),
                     cu_seqlens=batch.cu_seqlens,
-                    partials=[_arrays(partials) for partials in batch.partials],
+                    partials=[partial_arrays(partials) for partials in batch.partials],
                     pack_segments=packs.segments,
                     pack_order=packs.order,
                     shared_packs=packs.shared,
@@ -288,7 +288,7 @@ class CpuExecutor:
                     threads=threads,
                     poll=checked,
                     staging=staging,
-                    give_back=way.give_back,
+                    give_back_rows=GIVE_BACK_ROWS if way.give_back else 0,
                 )
             )
 
@@ -362,7 +362,7 @@ class CpuExecutor:
         Raises:
             MemoryCeilingError: the batch does not fit below the ceiling.
         """
-        tail_program, tail_layout = self._bound_tail(tail, tensors)
+        tail_program, tail_layout = self._tails.bound(tail, tensors)
         sizes = self._sizes(touched)
         chosen = self._fitting.choose(cu_seqlens, sizes, beside, None)
         way, need = chosen.way, chosen.need
@@ -396,22 +396,7 @@ class CpuExecutor:
         batch_partials: tuple[Partials, ...],
     ) -> Float32:
         """Turn partials into vectors: float32 [N, width of the tail's output]."""
-        program, place = self._bound_tail(tail, tensors)
-        return program.run_tail(
-            data=list(partials),
-            partials=[_arrays(item) for item in batch_partials],
-            cu_vectors=[item.cu_vectors for item in batch_partials],
-            layout=place,
-            threads=self.threads,
-        )
-
-    def _bound_tail(self, tail: Program, tensors: Mapping[str, TensorView]) -> tuple[_csrc.Program, Layout]:
-        known = self._tails.get(tail)
-        if known is None:
-            program = bind(tail, tensors, self._isa, tail.outputs[0])
-            known = program, layout(tail, Extents(tokens=0, tile=0, vectors=TAIL_ROWS), TAIL_ROWS)
-            self._tails = dict([*self._tails.items(), (tail, known)][-TAILS:])
-        return known
+        return self._tails.run(tail, tensors, partials, batch_partials)
 
     # --- saving --------------------------------------------------------------------------------------------------
 
@@ -443,7 +428,3 @@ def _format(wanted: Format | None, tensors: Mapping[str, TensorView]) -> Format:
             f"{held.format!r}, or load the checkpoint that they were made of"
         )
     return held.format
-
-
-def _arrays(partials: Partials) -> tuple[Int64, Int64, Float32, Float32]:
-    return partials.starts, partials.ends, partials.first_weight, partials.weight_step

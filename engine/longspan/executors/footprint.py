@@ -91,7 +91,7 @@ def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[T
 
 
 GIVE_BACK_ROWS = 16
-"""Rows of an embedding after which a thread gives pages of the tables back, where it does: as in csrc/body.cpp."""
+"""Rows of an embedding after which a thread gives pages of the tables back, where it does."""
 
 FAULT = 1 << 16
 """Bytes of a mapped file that come into memory with one row."""

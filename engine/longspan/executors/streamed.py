@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _csrc
-from ..checkpoint.panels import PARTS, PackedView, panel_file
+from ..checkpoint.panels import PARTS, PackedView, panel_file, stacked
 from ..checkpoint.tensor_view import TensorView
 from ..errors import CheckpointError
-from ..program.instructions import Instruction
+from ..program.formats import matrices_of
 from ..program.operands import Weight
 from ..program.program import Program
 from ..weights import Format
@@ -111,24 +111,11 @@ class StreamedWeights:
         return {"name": weight.key, "format": self._format, **arrays}
 
 
-def packed_bytes(body: Program) -> int:
+def packed_bytes(body: Program, format: Format) -> int:
     """About what the body's matrices take once they are packed: rows of panels, columns of whole lines."""
-    total = 0
-    for step in body.instructions:
-        for _, weight in matrices_of(step):
-            rows, columns = weight.shape
-            size, group = {"float32": (4, 1), "bfloat16": (2, 32), "int8": (1, 64)}[step.format]  # type: ignore[attr-defined]
-            total += -(-rows // 16) * 16 * -(-columns // group) * group * size
-    return total
-
-
-def matrices_of(step: Instruction) -> Iterator[tuple[str, Weight]]:
-    """The matrices of an instruction that have a format, with their fields."""
-    if hasattr(step, "format"):
-        for field in ("weight", "up", "gate", "down"):
-            weight = getattr(step, field, None)
-            if weight is not None:
-                yield field, weight
+    size, group = {"float32": (4, 1), "bfloat16": (2, 32), "int8": (1, 64)}[format]
+    shapes = (weight.shape for step in body.instructions for _, weight in matrices_of(step))
+    return sum(-(-rows // 16) * 16 * -(-columns // group) * group * size for rows, columns in shapes)
 
 
 def stored_panels(body: Program, tensors: Mapping[str, TensorView]) -> tuple[Path, Stored] | None:
@@ -181,12 +168,9 @@ def _write(
     file: IO[bytes], matrices: Sequence[tuple[npt.NDArray[Any] | None, ...]]
 ) -> Iterator[tuple[str, StoredArray]]:
     """Appends a matrix, or those of several experts one after another; part by part."""
-    for part, arrays in zip(PARTS, zip(*matrices, strict=True), strict=True):
-        given = [array for array in arrays if array is not None]
-        if given:
-            offset = -(-file.seek(0, os.SEEK_END) // ALIGNMENT) * ALIGNMENT
-            file.seek(offset)
-            for array in given:
-                file.write(array.data)
-            first, *others = given[0].shape
-            yield part, StoredArray(offset, given[0].dtype, (len(given) * first, *others))
+    for part, arrays, shape in stacked(matrices):
+        offset = -(-file.seek(0, os.SEEK_END) // ALIGNMENT) * ALIGNMENT
+        file.seek(offset)
+        for array in arrays:
+            file.write(array.data)
+        yield part, StoredArray(offset, arrays[0].dtype, shape)

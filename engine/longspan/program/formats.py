@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ..weights import Format
 from .instructions import Attention, Instruction, Linear, Mlp, Moe, Qkv
-from .operands import Buffer
+from .operands import Buffer, Weight
 from .program import Program
 
 Product = Linear | Qkv | Mlp | Moe
 """Instructions whose matrices have a format."""
+
+
+def matrices_of(step: Instruction) -> Iterator[tuple[str, Weight]]:
+    """The matrices of an instruction that have a format, with their fields."""
+    if isinstance(step, Product):
+        for field in ("weight", "up", "gate", "down"):
+            weight: Weight | None = getattr(step, field, None)
+            if weight is not None:
+                yield field, weight
 
 
 def in_format(program: Program, wanted: Format) -> Program:
