@@ -20,6 +20,7 @@ from .report import PRECISIONS, Task
 from .setup import Setup
 
 REFERENCE = "sentence-transformers"
+REFERENCE_TOKENS = 1 << 15  # above that its float32 would take longer than all the others together
 
 
 def run(setup: Setup, model: Path, shape: str, lengths: Sequence[int], names: Sequence[str]) -> list[Task]:
@@ -30,7 +31,7 @@ def run(setup: Setup, model: Path, shape: str, lengths: Sequence[int], names: Se
 def _one(setup: Setup, model: Path, shape: str, length: int, names: Sequence[str]) -> Task:
     source = Source(model, length, setup.exports / f"{model.name}-exports")
     document = _document(source)
-    reference = _reference(setup, source, document)
+    reference = _reference(setup, source, document) if length <= REFERENCE_TOKENS else None
     results: list[runner.Measurement] = []
     for precision in PRECISIONS:
         with _workers(setup, [name for name in names if peers.PEERS[name][1] == precision], source) as workers:

@@ -55,15 +55,20 @@ def run(options: argparse.Namespace) -> int:
         return _below_ceilings(options, description)
     with quiet_libraries(), exports.folder(options.exports) as folder:
         setup = Setup(model_folder(options.model), 1, folder, "")
-        model = checkpoints.once(checkpoints.bert, setup.model, max(options.tokens), setup.exports)
-        tasks = long.run(setup, model, SHAPE, options.tokens, options.peers or PEERS)
-    if not any(task.results for task in tasks):
+        path = options.output or RESULTS / f"memory-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        found: dict[int, Sequence[Measurement]] = {}
+        for tokens in options.tokens:  # a model of so many positions each: their table is a part of what it takes
+            model = checkpoints.once(checkpoints.bert, setup.model, tokens, setup.exports)
+            (task,) = long.run(setup, model, SHAPE, (tokens,), options.peers or PEERS)
+            if task.results:
+                print(report.table(task), flush=True)
+                found[tokens] = task.results
+                _save(path, description, found)  # after each length, as the next may take minutes
+    if not found:
         print("nothing to measure")
         return 1
-    for task in tasks:
-        print(report.table(task))
-    path = options.output or RESULTS / f"memory-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    _save(path, description, {task.results[0].tokens: list(task.results) for task in tasks if task.results})
+    print(f"\nwritten: {path}")
+    _draw(path, description, found)
     return 0
 
 
@@ -87,7 +92,9 @@ def _save(path: Path, description: dict[str, Any], found: Mapping[int, Sequence[
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {str(tokens): [asdict(result) for result in results] for tokens, results in found.items()}
     path.write_text(json.dumps({"machine": description, "tokens": record}, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {path}")
+
+
+def _draw(path: Path, description: dict[str, Any], found: Mapping[int, Sequence[Measurement]]) -> None:
     for kind, label, curves in (
         ("peak", "peak of resident memory, MB", _curves(found, lambda it: (it.peak_memory_bytes or 0) / 2**20)),
         ("seconds", "seconds", _curves(found, lambda it: statistics.median(it.seconds))),
