@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from longspan.checkpoint.panels import PACKED_TYPES
+
 from .. import exports, machine, peers, plot
-from ..arguments import peer_names, positives
+from ..arguments import peer_names, positive, positives
 from ..cpu import checkpoints, long, report
 from ..cpu.setup import Setup
 from ..model import model_folder
@@ -38,10 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens", type=positives, default=TOKENS, metavar="N,N", help="lengths (default: 1024 to 131072)"
     )
     parser.add_argument(
-        "--shape", choices=ceilings.SHAPES, help="instead, int8 weights of a real model's shape below ceilings, alone"
+        "--shape", choices=ceilings.SHAPES, help="instead, random weights of a real model's shape below ceilings, alone"
     )
-    parser.add_argument(
-        "--ceilings", default="none", metavar="SIZE,SIZE", help="with --shape: such as 1.5GiB,1GiB (default: none)"
+    with_shape = parser.add_argument_group("with --shape")
+    with_shape.add_argument(
+        "--ceilings", default="none", metavar="SIZE,SIZE", help="such as none,1.5GiB,1GiB (default: none)"
+    )
+    with_shape.add_argument("--weights", choices=PACKED_TYPES, default="int8", help="their format (default: int8)")
+    with_shape.add_argument("--texts", type=positive, default=1, metavar="N", help="how many (default: 1)")
+    with_shape.add_argument(
+        "--rounds", type=positive, default=1, metavar="N", help="how often, each ceiling in turn (default: 1)"
     )
     parser.add_argument("--exports", type=Path, metavar="FOLDER", help="keep what peers run from here")
     parser.add_argument("--output", type=Path, help="the JSON file; plots go beside it (default: in results/)")
@@ -74,12 +82,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _below_ceilings(options: argparse.Namespace, description: dict[str, Any]) -> int:
     with quiet_libraries(), exports.folder(options.exports) as folder:
-        found = {
-            tokens: ceilings.run(
-                model_folder(options.model), options.shape, tokens, options.ceilings.split(","), folder
-            )
-            for tokens in options.tokens
-        }
+        model, below = model_folder(options.model), options.ceilings.split(",")
+        found = {}
+        for tokens in options.tokens:
+            work = ceilings.Workload(options.shape, options.weights, tokens, options.texts)
+            found[tokens] = ceilings.run(model, work, below, options.rounds, folder)
     path = options.output or RESULTS / f"memory-{options.shape}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {str(tokens): [asdict(each) for each in below] for tokens, below in found.items()}

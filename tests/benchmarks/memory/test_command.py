@@ -12,6 +12,8 @@ from benchmarks.memory import ceilings
 from benchmarks.memory.shapes import bert_base, write
 
 from longspan import Encoder
+from longspan.checkpoint.panels import PACKED_TYPES
+from longspan.weights import Format
 
 
 @pytest.mark.slow
@@ -37,16 +39,30 @@ def test_a_peer_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ceilings(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ceilings.SHAPES, "small", lambda positions: bert_base(2, positions))
     path = tmp_path / "figures.json"
-    command = ["memory", "--shape", "small", "--ceilings", "none,400MiB", "--tokens", "64", "--model", str(minilm)]
-    assert main([*command, "--output", str(path)]) == 0
-    free, below = json.loads(path.read_text())["tokens"]["64"]
+    command = [
+        "memory",
+        "--shape",
+        "small",
+        "--ceilings",
+        "none,400MiB",
+        "--tokens",
+        "64",
+        "--texts",
+        "3",
+        "--rounds",
+        "2",
+    ]
+    assert main([*command, "--model", str(minilm), "--output", str(path)]) == 0
+    free, below, *again = json.loads(path.read_text())["tokens"]["64"]
+    assert [round["memory"] for round in again] == ["none", "400MiB"]
     assert (free["memory"], below["memory"]) == ("none", "400MiB")
     assert 1 << 20 < below["peak"] <= 400 << 20
     assert below["predicted"] <= 400 << 20
 
 
-def test_a_shape_runs_as_a_saved_model_does(minilm: Path, tmp_path: Path) -> None:
-    folder = write(bert_base(layers=2, positions=64), minilm, tmp_path / "shape")
+@pytest.mark.parametrize("weights", PACKED_TYPES)
+def test_a_shape_runs_as_a_saved_model_does(minilm: Path, tmp_path: Path, weights: Format) -> None:
+    folder = write(bert_base(layers=2, positions=64), weights, minilm, tmp_path / "shape")
     vector = Encoder(folder, device="cpu", pooling="mean").encode("a text")
     assert vector.shape == (768,)
     assert np.isfinite(vector).all()
