@@ -48,10 +48,13 @@ struct Run {
   long lanes;
   TeamState team;
   std::atomic<long> next_turn;
-  std::atomic<long> stop_before;  // shared packs: the step that nobody starts any more
+  std::atomic<long> stop_before{steps() + 1};  // the step of shared packs that nobody starts any more
   std::atomic<long> done{0};      // tokens times instructions
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false};  // nothing of the result is wanted any more
   std::atomic<bool> entered{true};  // whether the stage's weights are there; written before a barrier alone
+
+  // Steps of all packs, each instruction of each being one.
+  long steps() const { return batch.packs * static_cast<long>(program.instructions.size()); }
 
   // Told about tokens, in proportion to the instructions that they are through; `under_way` are not counted in `done` yet.
   bool asked_to_stop(long under_way = 0) {
@@ -66,10 +69,7 @@ struct Run {
         team.barrier.wait();
         if (!entered) return;
       }
-      if (!shared_packs(ranges[stage], together)) {
-        stop = true;
-        return;
-      }
+      if (!shared_packs(ranges[stage], together)) return;
       own_packs(ranges[stage], thread);
       if (staging) {
         team.barrier.wait();
@@ -92,20 +92,41 @@ struct Run {
     return {staging->carried, arena + carried[pack], (batch.tokens_of(pack) + 63) / 64 * 64};
   }
 
+  // Where a thread is with a pack.
+  struct Place {
+    Run& run;
+    const bool asks;  // the caller's own thread
+    const long tokens;
+    const long first;  // the number of the step that `step` counts from; of own packs beyond all shared ones
+    long step = 0;     // of the range, under way
+
+    Interrupt interrupt() { return {&Place::asked, this}; }
+
+    // All threads finish the step, what is left of it unworked, so that they leave at the same place.
+    static bool asked(void* pointer) {
+      Place& at = *static_cast<Place*>(pointer);
+      Run& run = at.run;
+      if (at.asks && !run.stop.load(std::memory_order_relaxed) && run.asked_to_stop(at.tokens * at.step)) {
+        run.stop_before = at.first + at.step + 1;
+        run.stop = true;
+      }
+      return run.stop.load(std::memory_order_relaxed);
+    }
+  };
+
   // All threads walk the shared packs together. Returns false if told to stop.
   bool shared_packs(Range range, Team& together) {
     for (long turn = 0; turn < batch.shared_packs; turn++) {
       const long pack = batch.pack_order[turn];
+      Place at{*this, together.thread() == 0, batch.tokens_of(pack), batch.shared_packs * range.first + turn * range.size()};
+      if (at.tokens == 0) continue;  // nothing to do, and some instructions would not even meet at a barrier
       const RunningPack running{program, batch, prepared, pack, together, token_arena, layouts.shared, carried_by(pack), space,
-                                nullptr};
-      for (long step = 0; step < range.size(); step++) {
-        const long number = batch.shared_packs * range.first + turn * range.size() + step;
-        // Only a step that no thread can have started is cancelled, so that all leave at the same place.
-        if (together.thread() == 0 && asked_to_stop(batch.tokens_of(pack) * step)) stop_before = number + 1;
-        execute(running, program.instructions[range.first + step]);
-        if (stop_before.load() <= number + 1) return false;
+                                nullptr, at.interrupt()};
+      for (; at.step < range.size(); at.step++) {
+        execute(running, program.instructions[range.first + at.step]);
+        if (stop_before.load() <= at.first + at.step + 1) return false;
       }
-      if (together.thread() == 0) done += batch.tokens_of(pack) * range.size();
+      if (at.asks) done += at.tokens * range.size();
     }
     return true;
   }
@@ -118,10 +139,13 @@ struct Run {
     const ThreadSpace own = space.from(thread);
     for (long turn; (turn = next_turn.fetch_add(1)) < batch.packs && !stop.load();) {
       const long pack = batch.pack_order[turn];
-      const RunningPack running{program, batch, prepared, pack, alone, tokens, layouts.pack, carried_by(pack), own, watch};
-      for (long step = range.first; step < range.last; step++) execute(running, program.instructions[step]);
-      done += batch.tokens_of(pack) * range.size();
-      if (thread == 0 && asked_to_stop()) stop = true;
+      Place at{*this, thread == 0, batch.tokens_of(pack), steps()};
+      if (at.tokens == 0) continue;
+      const RunningPack running{program, batch, prepared, pack, alone, tokens, layouts.pack, carried_by(pack), own, watch,
+                                at.interrupt()};
+      for (; at.step < range.size() && !stop.load(); at.step++) execute(running, program.instructions[range.first + at.step]);
+      done += at.tokens * range.size();
+      if (at.asks && !stop.load() && asked_to_stop()) stop = true;
     }
   }
 };
@@ -149,10 +173,9 @@ bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads,
   const Division arena = divide(batch.packs, batch.shared_packs, layouts, threads, kept);
   arena_.grow(arena.bytes);
   const ThreadSpace space{arena_.data() + arena.tokens, layouts.tile, static_cast<long>(arena.thread)};
-  const long steps = batch.packs * static_cast<long>(program_.instructions.size());
   Run run{program_, batch, layouts, staging, ranges_of(program_, staging), prepare(batch), poll, threads == 1 ? watch : nullptr,
           std::move(carried), arena_.data(), arena_.data() + kept, space, arena.lanes, TeamState(threads),
-          {batch.shared_packs}, {steps + 1}};
+          {batch.shared_packs}};
   struct Context {
     Run& run;
     int threads;

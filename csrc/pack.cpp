@@ -19,7 +19,8 @@ class Walker {
   explicit Walker(const RunningPack& running)
       : program_(running.program), kernels_(*running.program.kernels), batch_(running.batch), prepared_(running.prepared),
         number_(running.number), team_(running.team), tokens_(running.tokens), layout_(running.layout),
-        carried_(running.carried), space_(running.space), watch_(running.watch) {
+        carried_(running.carried), space_(running.space), watch_(running.watch),
+        interrupt_(running.interrupt) {
     const long first = batch_.cu_seqlens[batch_.pack_segments[number_]], block = prepared_.block_offsets[number_];
     pack_ = {batch_.ids + first, batch_.positions + first, first, batch_.tokens_of(number_), prepared_.blocks.data() + block,
              prepared_.block_offsets[number_ + 1] - block};
@@ -54,6 +55,14 @@ class Walker {
     });
   }
 
+  // Units that may take long, all of them together.
+  template <class Body>
+  void each_long(long units, Body body) {
+    team_.each(units, [&](long unit) {
+      if (!interrupt_.wanted()) body(unit);
+    });
+  }
+
   // Shares out a product's rows x columns. A team splits columns too when there are too few rows to go round.
   template <class Body>
   void each_block(const Panels& weight, long rows, Body body) {
@@ -65,7 +74,7 @@ class Walker {
     const long wanted = team_.size() == 1 ? 1 : divide_up(shares * team_.size(), row_units);
     const long column_step = divide_up(divide_up(weight.columns, wanted), step) * step;
     const long column_units = divide_up(weight.columns, column_step);
-    team_.each(row_units * column_units, [&](long unit) {
+    each_long(row_units * column_units, [&](long unit) {
       const long row = unit / column_units * row_step, column = unit % column_units * column_step;
       if (row < rows) body(row, std::min(row + row_step, rows), column, std::min(column + column_step, weight.columns));
     });
@@ -145,7 +154,7 @@ class Walker {
     if (op.rope != kNone) args.turn.table = batch_.ropes[op.rope].values;
     const auto attend = op.rope == kNone ? kernels_.attention : kernels_.self_extend;
     // Heads outside, query blocks inside: neighbours in time share keys and values.
-    team_.each(op.heads * pack_.block_count, [&](long unit) {
+    each_long(op.heads * pack_.block_count, [&](long unit) {
       const QueryBlock& block = pack_.blocks[unit % pack_.block_count];
       attend(args, unit / pack_.block_count, block.begin, block.end, block.query0, block.query1, scratch(team_.thread()));
     });
@@ -157,7 +166,8 @@ class Walker {
     const long most = space_.tile.rows;
     const long tiles = team_.size() == 1 ? divide_up(pack_.tokens, most) : 8L * team_.size();
     const long fair = divide_up(divide_up(pack_.tokens, std::max(tiles, 1L)), step) * step;
-    each_rows(std::clamp(fair, std::min(2 * step, most), most), body);
+    const long rows = std::clamp(fair, std::min(2 * step, most), most);
+    each_long(divide_up(pack_.tokens, rows), [&](long unit) { body(unit * rows, std::min((unit + 1) * rows, pack_.tokens)); });
   }
 
   void run(const Mlp& op) {
@@ -305,6 +315,7 @@ class Walker {
   const Carried carried_;
   const ThreadSpace& space_;
   Watch* const watch_;  // null: nobody watches
+  const Interrupt interrupt_;
   Pack pack_;
 };
 

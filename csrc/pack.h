@@ -27,6 +27,14 @@ struct Carried {
   char* of(int buffer) const { return base + places[buffer] * rows; }
 };
 
+// Who is asked before each unit of work that may take long; once the answer is yes, what is left of the pack is left out.
+struct Interrupt {
+  bool (*fn)(void*);
+  void* context;
+
+  bool wanted() const { return fn(context); }
+};
+
 // A pack that is being run: which one, where its buffers are, who is at work on it.
 struct RunningPack {
   const Program& program;
@@ -39,6 +47,7 @@ struct RunningPack {
   Carried carried;
   const ThreadSpace& space;
   Watch* watch;  // null: nobody watches
+  Interrupt interrupt;
 };
 
 // This thread's share of an instruction.
