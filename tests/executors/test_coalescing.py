@@ -269,6 +269,29 @@ def test_a_callback_that_calls_does_not_wait_for_itself() -> None:
     assert_pooled(coalescer.run(outer, lambda _: assert_pooled(coalescer.run(inner, None), inner)), outer)
 
 
+def test_work_that_runs_alone_is_refused_inside_a_call() -> None:
+    """It would wait for the turn that it interrupts, or change what a batch is running through."""
+
+    def run(batch: PackedBatch, poll: Callable[[int], None] | None) -> Pooled:
+        if poll is not None:
+            poll(0)
+        return sums(batch)
+
+    coalescer = Coalescer(run, part_tokens=PART)
+
+    def alone(_: int) -> None:
+        coalescer.alone(lambda: None)
+
+    for tokens in (4, 5000):
+        with pytest.raises(RuntimeError, match="called from inside a running call"):
+            coalescer.run(a_batch(tokens), alone)
+    for inside in (lambda: coalescer.run(a_batch(4), None), lambda: coalescer.alone(lambda: 1)):
+        with pytest.raises(RuntimeError, match="called from inside a running call"):
+            coalescer.alone(inside)
+    assert coalescer.alone(lambda: 1) == 1
+    assert_pooled(coalescer.run(a_batch(4), None), a_batch(4))
+
+
 def test_fork_while_others_wait(machine: Machine) -> None:
     calls = queued(machine, a_batch(4), a_batch(5000))
     child = os.fork()

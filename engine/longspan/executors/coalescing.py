@@ -9,6 +9,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import TypeVar
 
 from ..batch import PackedBatch
@@ -23,7 +24,16 @@ TOGETHER_TOKENS = 2048
 GROWTH = 4
 """How much larger the parts of a large batch are while nobody waits."""
 
+FROM_INSIDE = "an encoder was called from inside a running call, by a signal handler or a callback"
+
 T = TypeVar("T")
+
+
+class Within(Enum):
+    """What a thread is at: a batch, whose caller may have others between its parts, or work that runs alone."""
+
+    BATCH = auto()
+    WORK = auto()
 
 
 class Coalescer:
@@ -50,19 +60,32 @@ class Coalescer:
         queue, thread = self._own_queue(), threading.get_ident()
         if thread in queue.inside:
             # A signal handler or a callback of this thread's own call: its turn may be just what it interrupts.
+            if queue.inside[thread] is Within.WORK:
+                raise RuntimeError(FROM_INSIDE)
             return self._run(batch, poll)
         try:
-            queue.inside.add(thread)
+            queue.inside[thread] = Within.BATCH
             if batch.tokens <= SMALL_TOKENS:
                 return self._run_small(queue, batch, poll)
             return self._run_large(queue, batch, poll)
         finally:
-            queue.inside.discard(thread)
+            queue.inside.pop(thread, None)
 
     def alone(self, work: Callable[[], T]) -> T:
-        """What `work` returns, done in a turn of its own: no batch runs meanwhile."""
-        done: list[T] = []
-        self._own_queue().take_turn(_Caller(None), lambda: done.append(work()))
+        """What `work` returns, done in a turn of its own: no batch runs meanwhile.
+
+        Raises:
+            RuntimeError: it is asked for from inside a call of this thread, by a signal handler or a callback, whose
+                batch may be running; or a batch is, from inside `work`.
+        """
+        queue, thread, done = self._own_queue(), threading.get_ident(), list[T]()
+        if thread in queue.inside:
+            raise RuntimeError(FROM_INSIDE)
+        try:
+            queue.inside[thread] = Within.WORK
+            queue.take_turn(_Caller(None), lambda: done.append(work()))
+        finally:
+            queue.inside.pop(thread, None)
         return done[0]
 
     def _own_queue(self) -> _Queue:
@@ -138,7 +161,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.inside: set[int] = set()  # threads with a call under way
+        self.inside: dict[int, Within] = {}  # threads with a call under way, and of what
         self._guard = threading.Lock()
         self._taken = False
         self._waiting: deque[_Caller] = deque()
