@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 #include "kernels/half.h"
@@ -9,14 +10,7 @@ namespace longspan {
 
 namespace {
 
-float element(const SourcePart& part, long index) {
-  switch (part.dtype) {
-    case Dtype::float32: return static_cast<const float*>(part.data)[index];
-    case Dtype::float16: return from_half(static_cast<const uint16_t*>(part.data)[index]);
-    case Dtype::bfloat16: return from_bfloat16(static_cast<const uint16_t*>(part.data)[index]);
-  }
-  return 0;
-}
+float element(const SourcePart& part, long index) { return element(part.data, part.dtype, index); }
 
 long rows_of(const std::vector<SourcePart>& parts) {
   long rows = 0;
@@ -104,7 +98,7 @@ Panels pack_int8(Program& program, const std::vector<SourcePart>& parts, long k,
       poison += row[i] * 0;
     }
     const bool known = poison == 0;
-    const float step = known && most > 0 ? most / 127 : 1.0f;
+    const float step = known && most > 0 ? std::max(most / 127, FLT_MIN) : 1.0f;
     int8_t* codes = reinterpret_cast<int8_t*>(column_of(panels, column, lines));
     long total = 0;
     for (long i = 0; i < k; i++) {

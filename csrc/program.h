@@ -164,6 +164,7 @@ struct Program {
   std::vector<Mapping> storage = {};  // what the instructions' weights point into
   std::vector<MappedPages> tables = {};  // pages of files in which tables lie
 
+  bool is_tail() const { return output != kNoBuffer; }
   long width(int buffer) const { return buffers[buffer].width; }
 };
 

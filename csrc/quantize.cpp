@@ -2,9 +2,12 @@
 
 #include <cmath>
 
+#include "threads.h"
+
 namespace longspan {
 
 void quantize_bytes(const float* x, long rows, long width, const float* low, const float* step, int offset, uint8_t* out) {
+  const FloatMode mode;
   for (long row = 0; row < rows; row++, x += width, out += width)
     for (long i = 0; i < width; i++) {
       const float level = std::floor((x[i] - low[i]) / step[i]);

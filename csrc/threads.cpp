@@ -22,7 +22,6 @@ inline void relax() {
 #endif
 }
 
-// Denormals as zero, round to nearest, no exceptions, whatever the host program has set: the same bits everywhere.
 #if defined(LONGSPAN_X86)
 constexpr unsigned long kFloatControl = 0x9fc0;
 #elif defined(__aarch64__)
@@ -30,15 +29,6 @@ constexpr unsigned long kFloatControl = 1ul << 24;
 #else
 constexpr unsigned long kFloatControl = 0;
 #endif
-
-class FloatMode {
- public:
-  FloatMode() : saved_(float_control()) { set_float_control(kFloatControl); }
-  ~FloatMode() { set_float_control(saved_); }
-
- private:
-  unsigned long saved_;
-};
 
 struct Job {
   void (*fn)(void*, int) = nullptr;
@@ -143,6 +133,8 @@ void ForkSafeMutex::lock() {
   state->mutex.lock();
   held_ = state;
 }
+
+FloatMode::FloatMode() : saved_(float_control()) { set_float_control(kFloatControl); }
 
 #if defined(LONGSPAN_X86)
 unsigned long float_control() { return _mm_getcsr(); }

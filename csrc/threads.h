@@ -36,6 +36,19 @@ class ForkSafeMutex {
 unsigned long float_control();
 void set_float_control(unsigned long control);
 
+// While it lives, the calling thread rounds to the nearest, takes denormals as zero and raises no exceptions, whatever the
+// host program has set: the same bits everywhere.
+class FloatMode {
+ public:
+  FloatMode();
+  ~FloatMode() { set_float_control(saved_); }
+  FloatMode(const FloatMode&) = delete;
+  FloatMode& operator=(const FloatMode&) = delete;
+
+ private:
+  const unsigned long saved_;
+};
+
 // Waits until all `size` threads have arrived: spins briefly, then sleeps in the kernel.
 class Barrier {
  public:

@@ -81,6 +81,45 @@ def test_spawned_process(minilm: Path, tmp_path: Path) -> None:
     assert same_bits(np.load(tmp_path / "vectors.npy"), Encoder(minilm).encode(TEXTS))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_child_forked_in_a_signal_handler(small: Path, threads: int) -> None:
+    """In the midst of the parent's call, of which the child is no part."""
+    script = """
+        import os, signal, sys
+        from longspan import Encoder
+
+        encoder = Encoder(sys.argv[1], threads=int(sys.argv[2]))
+        text = "the quick brown fox " * 10
+        alone = encoder.encode(text).tobytes()
+        found = []
+
+        def fork(*_):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                status = 3
+                try:
+                    status = 0 if encoder.encode(text).tobytes() == alone else 4
+                finally:
+                    os._exit(status)
+            found.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+        signal.signal(signal.SIGALRM, fork)
+        count = 2000
+        while not found:  # until a call lasts
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            vectors = encoder.encode([text] * count)
+            count *= 2
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert vectors[-1].tobytes() == alone
+        print(found)
+    """
+    child = start(script, small, threads)
+    output, errors = child.communicate(timeout=100)
+    assert child.returncode == 0, errors
+    assert set(eval(output)) == {0}
+
+
 @pytest.mark.slow
 def test_forked_child(minilm: Path) -> None:
     """The child has none of the parent's worker threads and must start its own."""

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "table.h"
+
 namespace longspan {
 namespace {
 
@@ -31,6 +33,16 @@ inline uint16_t to_bfloat16(float value) {
 }
 
 inline float from_bfloat16(uint16_t bits) { return float_of_bits((uint32_t)bits << 16); }
+
+// A number of a checkpoint's array.
+inline float element(const void* data, Dtype dtype, long index) {
+  switch (dtype) {
+    case Dtype::float32: return ((const float*)data)[index];
+    case Dtype::float16: return from_half(((const uint16_t*)data)[index]);
+    case Dtype::bfloat16: return from_bfloat16(((const uint16_t*)data)[index]);
+  }
+  return 0;
+}
 
 }  // namespace
 }  // namespace longspan

@@ -32,20 +32,11 @@ inline void take_row(const Table& table, long index, float* out, float scale = 1
   }
 }
 
-inline float element(const Table& table, long index) {
-  switch (table.dtype) {
-    case Dtype::float32: return ((const float*)table.data)[index];
-    case Dtype::float16: return from_half(((const uint16_t*)table.data)[index]);
-    case Dtype::bfloat16: return from_bfloat16(((const uint16_t*)table.data)[index]);
-  }
-  return 0;
-}
-
 // out += what row `index` of a table gains, times scale.
 inline void take_gain(const TableGain& gain, long index, long width, float* out, float scale) {
   const long rank = gain.left.width;
   for (long r = 0; r < rank; r++) {
-    const V factor = broadcast(element(gain.left, (gain.first + index) * rank + r) * (gain.scale * scale));
+    const V factor = broadcast(element(gain.left.data, gain.left.dtype, (gain.first + index) * rank + r) * (gain.scale * scale));
     for (long i = 0; i < width; i += W) {
       const int n = (int)min_long(W, width - i);
       store_some(out + i, fma(factor, load_some(gain.right + r * width + i, n), load_some(out + i, n)), n);

@@ -30,6 +30,16 @@ inline Activation activation_of(const py::dict& fields) {
                              {"tanh", Activation::tanh}});
 }
 
+inline const char* name_of(Rows rows) {
+  switch (rows) {
+    case Rows::tokens: return "tokens";
+    case Rows::tile: return "a tile";
+    case Rows::partials: return "partials";
+    case Rows::vectors: return "vectors";
+  }
+  return "";
+}
+
 constexpr long kMostTerms = 65536;  // of int8: the largest sums fit 32 bits
 
 // Reads one instruction's fields. Weights arrive as lists of (array, dtype) parts, or where a file holds them in panels as
@@ -46,23 +56,27 @@ class Fields {
   bool given(const char* name) const { return fields_.contains(name) && !fields_[name].is_none(); }
   const py::dict& dict() const { return fields_; }
 
-  // A buffer, of float32 unless it may be narrow.
-  int any_buffer(const char* name) const {
+  // A buffer of one kind of rows, of float32 unless it may be narrow.
+  int any_buffer(const char* name, Rows rows) const {
     const int index = fields_[name].cast<int>();
     if (index < 0 || index >= static_cast<int>(program_.buffers.size())) reject(std::string("no such buffer: ") + name);
+    if (program_.buffers[index].rows != rows)
+      reject(std::string(name) + " has rows for " + name_of(program_.buffers[index].rows) + ", expected them for " + name_of(rows));
     return index;
   }
-  int buffer(const char* name) const {
-    const int index = any_buffer(name);
+  int buffer(const char* name, Rows rows) const {
+    const int index = any_buffer(name, rows);
     if (program_.buffers[index].bf16) reject(std::string(name) + " holds bfloat16, expected float32");
     return index;
   }
-  int optional_buffer(const char* name) const { return given(name) ? buffer(name) : kNoBuffer; }
+  int optional_buffer(const char* name, Rows rows) const { return given(name) ? buffer(name, rows) : kNoBuffer; }
 
   // The same, of so many columns.
-  int any_buffer(const char* name, long width) const { return check_width(name, any_buffer(name), width); }
-  int buffer(const char* name, long width) const { return check_width(name, buffer(name), width); }
-  int optional_buffer(const char* name, long width) const { return given(name) ? buffer(name, width) : kNoBuffer; }
+  int any_buffer(const char* name, Rows rows, long width) const { return check_width(name, any_buffer(name, rows), width); }
+  int buffer(const char* name, Rows rows, long width) const { return check_width(name, buffer(name, rows), width); }
+  int optional_buffer(const char* name, Rows rows, long width) const {
+    return given(name) ? buffer(name, rows, width) : kNoBuffer;
+  }
 
   const float* vector(const char* name, long size, float offset = 0.0f) {
     if (!given(name)) return nullptr;
@@ -81,7 +95,6 @@ class Fields {
 
   // A table [rows, columns] that the kernels read by rows.
   const float* matrix(const char* name, long rows_expected, long columns) {
-    if (!given(name)) return nullptr;
     auto parts = source(name, 2, columns);
     check(name, rows(parts), rows_expected);
     for (SourcePart& part : parts) part.rows *= columns;
@@ -118,7 +131,6 @@ class Fields {
   // Several weights, [count * columns, k], each packed by itself.
   std::vector<Panels> stack(const char* weight, long count, long columns, long k, Format format, float scale = 1.0f) {
     std::vector<Panels> packed;
-    if (!given(weight)) return packed;
     if (format == Format::int8 && k > kMostTerms) reject(std::string(weight) + " has too many columns for int8");
     if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], count, columns, k, nullptr, format);
     const auto parts = source(weight, 2, k);
@@ -138,11 +150,11 @@ class Fields {
   // How many rows a matrix has, all its parts together, and how many columns.
   long rows(const char* name) const {
     long total = 0;
-    for (const auto& item : fields_[name].cast<py::list>()) total += item.cast<std::pair<py::array, std::string>>().first.shape(0);
+    for (const auto& item : parts_of(name)) total += item.cast<std::pair<py::array, std::string>>().first.shape(0);
     return total;
   }
   long columns(const char* name) const {
-    const auto parts = fields_[name].cast<std::vector<std::pair<py::array, std::string>>>();
+    const auto parts = parts_of(name).cast<std::vector<std::pair<py::array, std::string>>>();
     if (parts.empty() || parts[0].first.ndim() != 2) reject(std::string(name) + " is no matrix");
     return parts[0].first.shape(1);
   }
@@ -161,12 +173,18 @@ class Fields {
     if (!given(name)) return {nullptr, Dtype::float32, 0, width};
     const auto parts = source(name, 2, width);
     if (parts.size() != 1) reject(std::string(name) + ": a table has one part");
+    if (parts[0].rows < 1) reject(std::string(name) + ": a table has rows");
     kept_.push_back(fields_[name]);  // rows are read from the array itself, for as long as the program lives
     return {parts[0].data, parts[0].dtype, parts[0].rows, width};
   }
 
  private:
-  bool in_panels(const char* name) const { return py::isinstance<py::dict>(fields_[name]); }
+  bool in_panels(const char* name) const { return given(name) && py::isinstance<py::dict>(fields_[name]); }
+
+  py::list parts_of(const char* name) const {
+    if (!given(name)) reject(std::string("there is no ") + name);
+    return fields_[name].cast<py::list>();
+  }
 
   static long rows(const std::vector<SourcePart>& parts) {
     long total = 0;
@@ -188,7 +206,7 @@ class Fields {
 
   std::vector<SourcePart> source(const char* name, int dimensions, long columns) {
     std::vector<SourcePart> parts;
-    for (const auto& item : fields_[name].cast<py::list>()) {
+    for (const auto& item : parts_of(name)) {
       const auto pair = item.cast<std::pair<py::array, std::string>>();
       const Dtype dtype = dtype_of(pair.second);
       const py::array& array = pair.first;

@@ -31,6 +31,9 @@ struct Reader {
   const Program& program;
   Fields& fields;
 
+  // Of what norms and products read and write.
+  const Rows rows = program.is_tail() ? Rows::vectors : Rows::tokens;
+
   long width(int buffer) const { return program.width(buffer); }
 
   // A record of low-rank pairs, all of a program's for as many tasks.
@@ -63,7 +66,7 @@ struct Reader {
   }
 
   Instruction embed() {
-    const int out = fields.buffer("out");
+    const int out = fields.buffer("out", Rows::tokens);
     const Table tokens = fields.table("tokens", width(out)), types = fields.table("types", width(out));
     return Embed{out, tokens, fields.table("positions", width(out)), types, fields.number("scale"),
                  fields.integer("position_offset"), table_low_rank("tokens_low_rank", tokens),
@@ -71,17 +74,20 @@ struct Reader {
   }
 
   Instruction norm() {
-    const int x = fields.buffer("x"), out = fields.any_buffer("out", width(x));
+    const int x = fields.buffer("x", rows), out = fields.any_buffer("out", rows, width(x));
     const float* scale = fields.vector("scale", 1);
-    return Norm{x, out, fields.optional_buffer("residual", width(x)), norm_kind_of(fields),
+    return Norm{x, out, fields.optional_buffer("residual", rows, width(x)), norm_kind_of(fields),
                 fields.vector("weight", width(x), fields.number("weight_offset")), fields.vector("bias", width(x)),
                 fields.number("eps"), scale ? *scale : 1.0f};
   }
 
   Instruction linear() {
-    const int x = fields.any_buffer("x"), out = fields.buffer("out"), ranks = fields.optional_buffer("ranks");
-    return Linear{x, out, fields.optional_buffer("factor", width(out)), fields.optional_buffer("residual", width(out)),
-                  fields.panels("weight", "bias", width(out), width(x), fields.format()), activation_of(fields.dict()),
+    const int x = fields.any_buffer("x", rows), out = fields.buffer("out", rows), ranks = fields.optional_buffer("ranks", rows);
+    const Format format = fields.format();
+    if (program.is_tail() && (format != Format::float32 || fields.given("low_rank")))
+      reject("a tail multiplies in float32, without low-rank pairs");
+    return Linear{x, out, fields.optional_buffer("factor", rows, width(out)), fields.optional_buffer("residual", rows, width(out)),
+                  fields.panels("weight", "bias", width(out), width(x), format), activation_of(fields.dict()),
                   ranks, low_rank("low_rank", ranks, width(out), width(x))};
   }
 
@@ -110,11 +116,11 @@ struct Reader {
   }
 
   Instruction qkv() {
-    const int x = fields.any_buffer("x"), ranks = fields.optional_buffer("ranks");
+    const int x = fields.any_buffer("x", rows), ranks = fields.optional_buffer("ranks", rows);
     const Heads h = heads_of(fields);
     const long columns = (h.heads + 2 * h.kv_heads) * h.head_size;
-    Qkv op{x, fields.any_buffer("q", h.heads * h.head_size), fields.any_buffer("k", h.kv_heads * h.head_size),
-           fields.any_buffer("v", h.kv_heads * h.head_size), ranks,
+    Qkv op{x, fields.any_buffer("q", rows, h.heads * h.head_size), fields.any_buffer("k", rows, h.kv_heads * h.head_size),
+           fields.any_buffer("v", rows, h.kv_heads * h.head_size), ranks,
            fields.panels("weight", "bias", columns, width(x), fields.format()),
            low_rank("low_rank", ranks, columns, width(x)), h.heads, h.kv_heads, h.head_size, head_norm(h), kNone, 0, false, kNone};
     const Turn turn = turn_of(h);
@@ -122,6 +128,7 @@ struct Reader {
     op.rope_size = turn.size;
     op.interleaved = turn.interleaved;
     if (fields.given("q_scale")) op.q_scale = static_cast<int>(fields.integer("q_scale"));
+    if (op.q_scale < kNone) reject("no such factors of queries");
     return op;
   }
 
@@ -132,10 +139,12 @@ struct Reader {
       if (keys < 0) reject(std::string(name) + " is negative");
       return std::min(keys, ScoreArgs::kUnlimited);
     };
-    const long distances = fields.given("relative_bias") ? fields.integer("reach") : 0;
+    const bool biased = fields.given("relative_bias");
+    const long distances = biased ? fields.integer("reach") : 0;
+    if (distances < 0) reject("reach is negative");
     const long columns = 2 * (distances + ScoreArgs::kRelativePad) + 1;
     return {reach("left"), reach("right"), fields.given("soft_cap") ? fields.number("soft_cap") : 0.0f,
-            fields.numbers("slopes", heads), fields.matrix("relative_bias", heads, columns), distances,
+            fields.numbers("slopes", heads), biased ? fields.matrix("relative_bias", heads, columns) : nullptr, distances,
             fields.vector("sinks", heads)};
   }
 
@@ -153,22 +162,22 @@ struct Reader {
   Instruction attention() {
     const Heads h = heads_of(fields);
     const Turn turn = turn_of(h);
-    const int q = fields.any_buffer("q", h.heads * h.head_size), k = fields.any_buffer("k", h.kv_heads * h.head_size);
-    const int v = fields.any_buffer("v", h.kv_heads * h.head_size);
+    const int q = fields.any_buffer("q", rows, h.heads * h.head_size), k = fields.any_buffer("k", rows, h.kv_heads * h.head_size);
+    const int v = fields.any_buffer("v", rows, h.kv_heads * h.head_size);
     const bool bf16 = program.buffers[q].bf16;
     if (program.buffers[k].bf16 != bf16 || program.buffers[v].bf16 != bf16) reject("q, k and v are not of one dtype");
     if (bf16 && turn.rope != kNone) reject("queries and keys that are turned here are float32");
     const bool int8 = fields.flag("int8");
     if (int8 && turn.rope != kNone) reject("queries and keys that are turned here are not multiplied as bytes");
-    return Attention{q, k, v, fields.any_buffer("out", h.heads * h.head_size),
+    return Attention{q, k, v, fields.any_buffer("out", rows, h.heads * h.head_size),
                      h.heads, h.kv_heads, h.head_size, fields.number("scale"), scores(h.heads), extended(turn), turn.rope, int8};
   }
 
   Instruction mlp() {
-    const int x = fields.any_buffer("x"), out = fields.buffer("out"), hidden = fields.any_buffer("hidden");
-    const int ranks = fields.optional_buffer("ranks");
+    const int x = fields.any_buffer("x", rows), out = fields.buffer("out", rows), hidden = fields.any_buffer("hidden", Rows::tile);
+    const int ranks = fields.optional_buffer("ranks", Rows::tile);
     const Format format = fields.format();
-    return Mlp{x, out, hidden, ranks, fields.optional_buffer("residual", width(out)),
+    return Mlp{x, out, hidden, ranks, fields.optional_buffer("residual", rows, width(out)),
                fields.panels("up", "up_bias", width(hidden), width(x), format),
                fields.optional_panels("gate", "gate_bias", width(hidden), width(x), format),
                fields.panels("down", "down_bias", width(out), width(hidden), format), activation_of(fields.dict()),
@@ -177,17 +186,19 @@ struct Reader {
   }
 
   Instruction moe() {
-    const int x = fields.buffer("x"), out = fields.buffer("out", width(x)), hidden = fields.any_buffer("hidden");
+    const int x = fields.buffer("x", rows), out = fields.buffer("out", rows, width(x));
+    const int hidden = fields.any_buffer("hidden", Rows::tile);
     const Format format = fields.format();
     const Fields routing = fields.record("routing");
     const long experts = routing.integer("experts"), chosen = routing.integer("chosen");
     if (experts < 1 || experts > 1024 || chosen < 1 || chosen > experts) reject("experts are 1 to 1024, and as many or fewer chosen");
-    return Moe{x, out, fields.buffer("logits", experts), fields.buffer("gathered", width(x)), hidden,
-               fields.buffer("sums", width(out)), fields.optional_buffer("residual", width(out)),
+    const auto stack = [&](const char* name, long columns, long k) { return fields.stack(name, experts, columns, k, format); };
+    return Moe{x, out, fields.buffer("logits", Rows::tile, experts), fields.buffer("gathered", Rows::tile, width(x)), hidden,
+               fields.buffer("sums", Rows::tile, width(out)), fields.optional_buffer("residual", rows, width(out)),
                fields.panels("router", nullptr, experts, width(x), Format::float32),
-               fields.stack("up", experts, width(hidden), width(x), format),
-               fields.stack("gate", experts, width(hidden), width(x), format),
-               fields.stack("down", experts, width(out), width(hidden), format),
+               stack("up", width(hidden), width(x)),
+               fields.given("gate") ? stack("gate", width(hidden), width(x)) : std::vector<Panels>{},
+               stack("down", width(out), width(hidden)),
                fields.vector("out_bias", width(out)), activation_of(fields.dict()), chosen, routing.flag("normalised")};
   }
 
@@ -220,29 +231,31 @@ struct Reader {
   }
 
   Instruction latent_attention() {
-    const int x = fields.buffer("x"), out = fields.buffer("out");
+    const int x = fields.buffer("x", rows), out = fields.buffer("out", rows);
     const Panels keys = latent_keys(width(x)), values = latent_values(width(out));
-    return LatentAttention{x, out, fields.buffer("scores", keys.columns), fields.optional_buffer("residual", width(out)),
+    return LatentAttention{x, out, fields.buffer("scores", Rows::tile, keys.columns),
+                           fields.optional_buffer("residual", rows, width(out)),
                            keys, values, fields.integer("heads"), fields.number("scale")};
   }
 
   Instruction tap() {
-    const int x = fields.buffer("x"), out = fields.buffer("out", width(x));
+    const int x = fields.buffer("x", rows), out = fields.buffer("out", rows, width(x));
     const long layers = fields.integer("layers"), index = fields.integer("index");
     if (index < 0 || index >= layers) reject("no such layer");
     const float* weights = fields.vector("weight", layers);
+    if (!weights) reject("there is no weight");
     return Tap{x, out, !fields.given("into"), weights[index] / std::accumulate(weights, weights + layers, 0.0f)};
   }
 
   Instruction pool() {
-    const int x = fields.buffer("x");
-    return Pool{x, fields.buffer("out", width(x)),
+    const int x = fields.buffer("x", rows);
+    return Pool{x, fields.buffer("out", Rows::partials, width(x)),
                 one_of<PoolKind>(fields.text("kind"), {{"sum", PoolKind::sum}, {"maximum", PoolKind::maximum}}),
                 static_cast<int>(fields.integer("index"))};
   }
 
   Instruction combine() {
-    const int partials = fields.buffer("partials"), out = fields.buffer("out");
+    const int partials = fields.buffer("partials", Rows::partials), out = fields.buffer("out", rows);
     const long column = fields.integer("column");
     if (column < 0 || column + width(partials) > width(out)) reject("column leaves the output");
     return Combine{partials, out,
@@ -253,7 +266,7 @@ struct Reader {
   }
 
   Instruction normalize() {
-    const int x = fields.buffer("x"), out = fields.buffer("out");
+    const int x = fields.buffer("x", rows), out = fields.buffer("out", rows);
     if (width(out) > width(x)) reject("the output is wider than the input");
     return Normalize{x, out, fields.flag("unit")};
   }
@@ -261,13 +274,18 @@ struct Reader {
 
 Instruction read_fields(const Program& program, const std::string& op, Fields& fields) {
   using Read = Instruction (Reader::*)();
-  static const std::map<std::string, Read> readers{
-      {"embed", &Reader::embed},   {"norm", &Reader::norm},           {"linear", &Reader::linear},
-      {"qkv", &Reader::qkv},       {"attention", &Reader::attention}, {"mlp", &Reader::mlp},
-      {"moe", &Reader::moe},       {"latentattention", &Reader::latent_attention}, {"tap", &Reader::tap},
-      {"pool", &Reader::pool},     {"combine", &Reader::combine},     {"normalize", &Reader::normalize}};
+  using Readers = std::map<std::string, Read>;
+  static const Readers of_bodies{
+      {"embed", &Reader::embed},         {"norm", &Reader::norm}, {"linear", &Reader::linear}, {"qkv", &Reader::qkv},
+      {"attention", &Reader::attention}, {"mlp", &Reader::mlp},   {"moe", &Reader::moe},
+      {"latentattention", &Reader::latent_attention},             {"tap", &Reader::tap},       {"pool", &Reader::pool}};
+  static const Readers of_tails{{"combine", &Reader::combine},
+                                {"linear", &Reader::linear},
+                                {"norm", &Reader::norm},
+                                {"normalize", &Reader::normalize}};
+  const Readers& readers = program.is_tail() ? of_tails : of_bodies;
   const auto found = readers.find(op);
-  if (found == readers.end()) reject("unknown instruction '" + op + "'");
+  if (found == readers.end()) reject(std::string("there is no such instruction in a ") + (program.is_tail() ? "tail" : "body"));
   Reader reader{program, fields};
   return (reader.*found->second)();
 }

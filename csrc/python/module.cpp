@@ -37,16 +37,17 @@ namespace {
 class OneAtATime {
  public:
   OneAtATime() {
-    if (busy_) throw std::runtime_error("an encoder was called from inside a running call, by a signal handler or a callback");
-    busy_ = true;
+    const uint64_t now = fork_generation() + 1;
+    if (busy_ == now) throw std::runtime_error("an encoder was called from inside a running call, by a signal handler or a callback");
+    busy_ = now;
   }
-  ~OneAtATime() { busy_ = false; }
+  ~OneAtATime() { busy_ = 0; }
 
  private:
-  static thread_local bool busy_;
+  static thread_local uint64_t busy_;  // 1 + the generation of the process that runs; 0: none does
 };
 
-thread_local bool OneAtATime::busy_ = false;
+thread_local uint64_t OneAtATime::busy_ = 0;
 
 // How a run goes stage by stage; see Staging.
 struct StagingArrays {
@@ -54,6 +55,8 @@ struct StagingArrays {
   WeightStream& stream;
   long kept;
 };
+
+constexpr long kMostColumns = 1L << 32;  // of a buffer
 
 class PyProgram {
  public:
@@ -64,16 +67,20 @@ class PyProgram {
     for (const auto& [rows, width, dtype] : buffers) {
       const Rows kind = one_of<Rows>(
           rows, {{"T", Rows::tokens}, {"tile", Rows::tile}, {"P", Rows::partials}, {"N", Rows::vectors}});
-      if (width < 1) reject("a buffer must have columns");
-      program_.buffers.push_back({kind, width, one_of<bool>(dtype, {{"float32", false}, {"bfloat16", true}})});
+      const bool bf16 = one_of<bool>(dtype, {{"float32", false}, {"bfloat16", true}});
+      if (width < 1 || width > kMostColumns) reject("a buffer must have columns, but not so many");
+      if (bf16 && (kind == Rows::partials || kind == Rows::vectors)) reject("partials and vectors are float32");
+      program_.buffers.push_back({kind, width, bf16});
     }
-    if (output >= static_cast<int>(buffers.size())) reject("no such buffer: output");
+    if (output < kNoBuffer || output >= static_cast<int>(buffers.size())) reject("no such buffer: output");
+    if (program_.is_tail() && program_.buffers[output].rows != Rows::vectors) reject("output is no buffer of vectors");
   }
 
   // Appends an instruction and packs its weights, which the caller may give up afterwards.
   void add(const std::string& op, const py::dict& fields) {
     const long stage = fields["stage"].cast<long>();
     if (!program_.stages.empty() && stage < program_.stages.back()) reject("stages run backwards");
+    const FloatMode mode;
     program_.instructions.push_back(read_instruction(program_, kept_, op, fields));
     program_.stages.push_back(stage);
   }
@@ -141,6 +148,7 @@ class PyProgram {
                                const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
                                py::object poll, const std::optional<StagingArrays>& staged, long give_back_rows) {
     const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
+    if (program_.is_tail()) reject("this program is a tail");
     if (positions.size() != tokens) reject("ids and positions differ in length");
     if (threads < 1) reject("threads must be at least 1");
     if (give_back_rows < 0) reject("pages leave after no such number of rows");
@@ -178,7 +186,7 @@ class PyProgram {
 
   Floats run_tail(const std::vector<Floats>& data, const std::vector<PartialArrays>& partials,
                   const std::vector<Ints>& cu_vectors, const LayoutArrays& layout, int threads) {
-    if (program_.output == kNoBuffer) reject("this program is not a tail");
+    if (!program_.is_tail()) reject("this program is not a tail");
     if (data.size() != partials.size() || cu_vectors.size() != partials.size() || partials.empty())
       reject("a tail needs one array of partials per pooling");
     std::vector<Partials> views;
