@@ -17,7 +17,7 @@ constexpr long kRowStep = 16;         // a multiple of every tier's W
 
 // Calls body(first row, rows, lane) for tiles of `step` rows.
 template <class Body>
-void each_tile(long rows, long step, int lanes, Body&& body) {
+void each_row_tile(long rows, long step, int lanes, Body&& body) {
   struct Context {
     Body& body;
     long rows, step;
@@ -44,7 +44,7 @@ void scores(const Kernels& kernels, const float* queries, long count, const Stor
   std::vector<float> unit;
   if (kind == ScoreKind::cosine) {
     unit.resize(count * width);
-    each_tile(count, kRowStep, 1, [&](long first, long rows, int) {
+    each_row_tile(count, kRowStep, 1, [&](long first, long rows, int) {
       for (long q = first; q < first + rows; q++) kernels.normalize(queries + q * width, width, true, unit.data() + q * width);
     });
     queries = unit.data();
@@ -54,7 +54,7 @@ void scores(const Kernels& kernels, const float* queries, long count, const Stor
   const int lanes = lanes_of(vectors.rows, step, threads);
   const auto scratch = std::make_unique_for_overwrite<float[]>(lanes * floats);
   const ScoresArgs args{kind, vectors.floats, vectors.codes, queries, count, width, {out, vectors.rows}};
-  each_tile(vectors.rows, step, lanes, [&](long first, long rows, int lane) {
+  each_row_tile(vectors.rows, step, lanes, [&](long first, long rows, int lane) {
     kernels.scores(args, first, first + rows, scratch.get() + lane * floats);
   });
 }
@@ -62,7 +62,7 @@ void scores(const Kernels& kernels, const float* queries, long count, const Stor
 void bit_scores(const Kernels& kernels, const uint8_t* queries, long count, const uint8_t* vectors, long rows, long bytes,
                 int threads, float* out) {
   const long step = std::max(kTileBytes / bytes, 1L);
-  each_tile(rows, step, lanes_of(rows, step, threads), [&](long first, long some, int) {
+  each_row_tile(rows, step, lanes_of(rows, step, threads), [&](long first, long some, int) {
     for (long q = 0; q < count; q++)
       kernels.hamming(vectors + first * bytes, some, queries + q * bytes, bytes, out + q * rows + first);
   });

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from longspan import Encoder, _csrc
+from longspan.weights import Format
 
 THREADS = (1, 2, 3)
 CHUNK = 40
@@ -36,19 +37,26 @@ TEXTS = texts_of_all_lengths()
 
 
 class Tier:
-    """The encoders of one tier, and the vectors of every text alone."""
+    """The encoders of one tier and format, and the vectors of every text alone."""
 
-    def __init__(self, folder: Path, isa: str) -> None:
+    def __init__(self, folder: Path, isa: str, weights: Format) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LONGSPAN_ISA", isa)
-            self.encoders = {threads: Encoder(folder, threads=threads) for threads in THREADS}
+            self.encoders = {threads: Encoder(folder, threads=threads, weights=weights) for threads in THREADS}
         self.alone = [self.encoders[1].encode(text) for text in TEXTS]
         self.chunks = [self.encoders[1].encode_chunks(text, chunk_tokens=CHUNK).vectors for text in TEXTS]
 
 
-@pytest.fixture(scope="module", params=_csrc.tiers())
+def arithmetics() -> list[tuple[str, Format]]:
+    """Every tier, and the other formats on those that differ most: with few instructions for them, and with all."""
+    tiers = _csrc.tiers()
+    ends = dict.fromkeys((tiers[1:] or tiers)[i] for i in (0, -1))
+    return [*((isa, "float32") for isa in tiers), *((isa, it) for isa in ends for it in ("bfloat16", "int8"))]
+
+
+@pytest.fixture(scope="module", params=arithmetics(), ids=str)
 def tier(request: pytest.FixtureRequest, minilm: Path) -> Tier:
-    return Tier(minilm, request.param)
+    return Tier(minilm, *request.param)
 
 
 def test_tier_is_the_one_asked_for(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ namespace {
 
 // 2^x; zero below 2^-126. The polynomial is the minimax fit of 2^f on [-1/2, 1/2] with p(0) = 1, relative error 7e-9.
 inline V exp2(V x) {
-  const V magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer that sits in the low bits
+  const V magic = broadcast(kMagic);
   V clamped = at_least(at_most(x, 127.0f), -126.0f);
   V shifted = clamped + magic;
   V f = clamped - (shifted - magic);
@@ -33,7 +33,8 @@ inline V exp(V x) { return exp2(x * broadcast(kLog2E)); }
 inline V sigmoid(V x) { return broadcast(1.0f) / (broadcast(1.0f) + exp(-x)); }
 
 // x * Phi(x), the exact GELU. The normal tail Phi(-a) = 2^q(a) is smooth, and taking it directly leaves nothing to cancel
-// for negative x. q is a weighted minimax fit on [0, 10]; the error stays below that of 0.5 x (1 + erf(x / sqrt 2)).
+// for negative x. q is a weighted minimax fit on [0, 10], and beyond it the tail stays what it is at 10, 8e-23; the error
+// stays below that of 0.5 x (1 + erf(x / sqrt 2)).
 inline V gelu(V x) {
   V a = at_most(x < zero() ? -x : x, 10.0f);
   V q = broadcast(5.053441554103699e-10f);
@@ -47,8 +48,8 @@ inline V gelu(V x) {
   q = fma(q, a, broadcast(-5.2537258714437485e-2f));
   q = fma(q, a, broadcast(-4.5919570326805115e-1f));
   q = fma(q, a, broadcast(-1.151106357574463f));
-  V tail = x * exp2(fma(q, a, broadcast(-1.0f)));
-  return x < zero() ? tail : x - tail;
+  V tail = a * exp2(fma(q, a, broadcast(-1.0f)));
+  return at_least(x, 0.0f) - tail;
 }
 
 // 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) = x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))

@@ -16,8 +16,7 @@ struct SignedTerms : Int8Terms {
   static VI add(VI sum, VI left, VI right) { return dot4(sum, right, left); }
 };
 
-constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
-constexpr long kBytes = 4;             // in a word
+constexpr long kBytes = 4;  // in a word
 constexpr float kMostWeight = 255.0f, kLog2MostWeight = 7.994353436858858f;
 constexpr float kLeastScale = 1e-30f;
 

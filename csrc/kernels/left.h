@@ -100,15 +100,14 @@ inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded,
   if (i < k) range.add(take(i, (int)(k - i)));
   const float least = min_lanes(range.low), most = max_lanes(range.high);
   const float step = greatest(most * (1 / 255.0f) - least * (1 / 255.0f), 1e-30f), inverse = 1.0f / step;
-  const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
-  const float offset = -least * inverse + magic;
+  const float offset = -least * inverse + kMagic;
   const auto code = [&](V v) {
-    return (VI)at_most(at_least(fma(v, broadcast(inverse), broadcast(offset)), magic), magic + 255.0f);
+    return (VI)at_most(at_least(fma(v, broadcast(inverse), broadcast(offset)), kMagic), kMagic + 255.0f);
   };
   for (i = 0; i + W <= k; i += W) store_some_bytes(out + i, code(take(i, W)), W);
   if (i < k) store_some_bytes(out + i, code(take(i, (int)(k - i))), (int)(k - i));
   if (k < padded) __builtin_memset(out + k, 0, padded - k);
-  return {step + sum_lanes(range.poison), offset - magic};
+  return {step + sum_lanes(range.poison), offset - kMagic};
 }
 
 template <Format format>

@@ -11,6 +11,8 @@ namespace {
 
 typedef float UnalignedV __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in the low bits
+
 constexpr int kBlock = 256;  // every sum along K or along rows runs in blocks of this many terms
 
 inline V load(const float* p) { return (V) * (const UnalignedV*)p; }

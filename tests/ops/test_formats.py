@@ -16,7 +16,7 @@ import torch
 from longspan.batch import Float32
 from longspan.executors.cpu import CpuExecutor
 from longspan.program.formats import in_format
-from longspan.program.instructions import Activation, Attention, Instruction, Linear, Mlp, Norm, Qkv
+from longspan.program.instructions import Activation, Attention, Instruction, Linear, Mlp, Norm, Qkv, RelativeBias
 from longspan.program.operands import Buffer
 from longspan.program.rope import Frequencies, Rope, inverse_frequencies
 from longspan.weights import Format
@@ -75,7 +75,7 @@ def test_what_becomes_narrow() -> None:
 
 
 @every_tier
-@pytest.mark.parametrize("size", [8, 16, 24, 32, 40, 64, 80, 96, 128, 256])
+@pytest.mark.parametrize("size", [8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 104, 128, 136, 256, 264, 512])
 def test_head_sizes(isa: str, size: int) -> None:
     case = Case(size)
     x = case.rows("x", 72)
@@ -94,21 +94,37 @@ SCORES: list[dict[str, Any]] = [
 
 
 @every_tier
+@pytest.mark.parametrize("kv_heads", [4, 1])
 @pytest.mark.parametrize("scores", SCORES, ids=str)
-def test_scores(isa: str, scores: dict[str, Any]) -> None:
+def test_scores(isa: str, scores: dict[str, Any], kv_heads: int) -> None:
     case = Case(3)
     x = case.rows("x", 64)
     batches = [batch_of([7, 300, 1, 40]), batch_of([600])]
-    case.check(*layer(case, x, 4, 4, 32, 96, **scores), outputs=[x], batches=batches, isa=isa, weights="bfloat16")
+    case.check(
+        *layer(case, x, 4, kv_heads, 32, 96, **scores), outputs=[x], batches=batches, isa=isa, weights="bfloat16"
+    )
 
 
 @every_tier
-def test_sinks(isa: str) -> None:
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("kv_heads", [4, 1])
+def test_relative_bias(isa: str, kv_heads: int, bidirectional: bool) -> None:
+    case = Case(14)
+    x = case.rows("x", 64)
+    bias = RelativeBias(max_distance=128, bidirectional=bidirectional)
+    steps = layer(case, x, 4, kv_heads, 32, 96, relative=bias, relative_bias=case.weight("bias", 32, 4))
+    batches = [batch_of([7, 300, 1, 40]), batch_of([600])]
+    case.check(*steps, outputs=[x], batches=batches, isa=isa, weights="bfloat16")
+
+
+@every_tier
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_sinks(isa: str, kv_heads: int) -> None:
     case = Case(4)
     x = case.rows("x", 64)
     sinks = case.known("sinks", np.array([0.0, 3.0, -50.0, 90.0], np.float32))
     case.check(
-        *layer(case, x, 4, 4, 16, 96, sinks=sinks),
+        *layer(case, x, 4, kv_heads, 16, 96, sinks=sinks),
         outputs=[x],
         batches=[batch_of([300, 5])],
         isa=isa,
@@ -303,3 +319,20 @@ def test_a_weight_that_is_no_number_spoils_its_column_only() -> None:
     for _, (found,) in run_cpu(executors_of(body, case.tensors, "generic", "int8"), pooled):
         assert np.isnan(found[:, 7]).all()
         assert np.isfinite(np.delete(found, 7, axis=1)).all()
+
+
+@every_tier
+@pytest.mark.parametrize("scale", [1e-36, 1e-38, 1e-41, 1e-45])
+def test_weights_at_the_lower_end(isa: str, scale: float) -> None:
+    """Where a step between codes would be no normal number any more, columns become coarser, then zero."""
+    case = Case(13)
+    x, out = case.rows("x", 32), tokens_buffer("out", 40)
+    values = case.normal(40, 32)
+    values[::2] = np.clip(values[::2], -1, 1) * np.float32(scale)
+    op = Linear(stage=1, x=x, out=out, weight=case.known("w", values))
+    body, pooled = pooled_by_row(case.program(op, outputs=[out]), batch_of([50]))
+    weight = values.astype(np.float64)
+    peer = rounded_rows(case.tensors["x.rows"].data[:50].astype(np.float64)) @ rounded_columns(weight[1::2]).T
+    for how, (found,) in run_cpu(executors_of(body, case.tensors, isa, "int8"), pooled):
+        assert relative(found[:, 1::2], peer) < 1e-4, how
+        assert np.abs(found[:, ::2]).max() < 32 * 5 * max(scale, 1e-36), how

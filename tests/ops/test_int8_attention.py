@@ -12,8 +12,9 @@ import torch
 from longspan.batch import Float32
 from longspan.executors.cpu import CpuExecutor
 from longspan.program.formats import with_int8_attention
-from longspan.program.instructions import Attention, Instruction, Qkv
+from longspan.program.instructions import Attention, Instruction, Qkv, RelativeBias
 from longspan.program.operands import Buffer
+from longspan.program.relative import bias_buckets
 from longspan.weights import Format
 
 from .harness import (
@@ -34,6 +35,10 @@ Float64 = npt.NDArray[np.float64]
 BLOCK = 128
 """Keys that have a mean and a greatest weight together; they count from the segment's start."""
 
+HEADS = [
+    *((1, 1, 8), (3, 3, 24), (2, 2, 40), (4, 2, 64), (6, 1, 32), (2, 2, 72), (2, 2, 96), (2, 1, 128), (1, 1, 136)),
+    *((2, 1, 256), (1, 1, 264), (1, 1, 512)),
+]
 LENGTHS = [1, 2, 0, 17, 127, 128, 129, 250, 31]
 
 
@@ -51,6 +56,12 @@ def changed(scores: Float64, key: int, head: int, options: dict[str, Any]) -> Fl
         scores = cap * np.tanh(scores / cap)
     if options.get("slopes"):
         scores = scores - options["slopes"][head] * np.abs(distance)
+    if "relative" in options:
+        bias, table = options["relative"], options["relative_values"]
+        buckets = bias_buckets(bias, len(table))  # by key - query, from -max_distance on
+        scores = (
+            scores + table[buckets[np.clip(-distance, -bias.max_distance, bias.max_distance) + bias.max_distance], head]
+        )
     left, right = (options.get(side) for side in ("left", "right"))
     hidden = (distance > (len(scores) if left is None else left)) | (-distance > (10**6 if right is None else right))
     return np.where(hidden, -np.inf, scores)
@@ -121,7 +132,9 @@ def check(
     x = case.rows("x", width, values=plain.astype(np.float32))
     if "sink_values" in options:
         options["sinks"] = case.known("sinks", np.array(options["sink_values"], np.float32))
-    more = {name: value for name, value in options.items() if name != "sink_values"}
+    if "relative_values" in options:
+        options["relative_bias"] = case.known("bias", np.array(options["relative_values"], np.float32))
+    more = {name: value for name, value in options.items() if not name.endswith("_values")}
     ops = block(x, case.known("identity", np.eye(width, dtype=np.float32)), None, heads, kv_heads, size, **more)
     program, batch = case.program(*ops, outputs=[ops[1].out]), batch_of(lengths)
     (exact,) = run_reference(program, case.tensors, batch, torch.float64)
@@ -137,9 +150,7 @@ def check(
 
 
 @every_tier
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "size"), [(1, 1, 8), (3, 3, 24), (2, 2, 40), (4, 2, 64), (6, 1, 32), (2, 2, 72), (2, 1, 128)]
-)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), HEADS)
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_int8_attention(isa: str, heads: int, kv_heads: int, size: int, weights: Format) -> None:
     check(isa, LENGTHS, heads, kv_heads, size, weights=weights)
@@ -160,8 +171,17 @@ def test_int8_attention(isa: str, heads: int, kv_heads: int, size: int, weights:
     ],
     ids=str,
 )
-def test_what_changes_scores(isa: str, options: dict[str, Any]) -> None:
-    check(isa, [7, 300, 1, 40], 4, 4, 32, **options)
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_what_changes_scores(isa: str, options: dict[str, Any], kv_heads: int) -> None:
+    check(isa, [7, 300, 1, 40], 4, kv_heads, 32, **options)
+
+
+@every_tier
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("kv_heads", [4, 1])
+def test_relative_bias(isa: str, kv_heads: int, bidirectional: bool) -> None:
+    bias, table = RelativeBias(max_distance=128, bidirectional=bidirectional), Case(3).normal(32, 4)
+    check(isa, [7, 300, 1, 40], 4, kv_heads, 32, relative=bias, relative_values=table)
 
 
 @every_tier

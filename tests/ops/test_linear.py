@@ -5,12 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
+import torch
 
 from longspan.program.instructions import Activation, Linear
 from longspan.program.operands import Layout
 
-from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
+from .harness import (
+    TILE_EDGES,
+    Case,
+    batch_of,
+    batches_of,
+    every_tier,
+    executors_of,
+    pooled_by_row,
+    run_cpu,
+    run_reference,
+    tokens_buffer,
+)
 
 SHAPES = [  # width of x, width of out
     (8, 24),
@@ -62,6 +75,23 @@ def test_activations_far_out(isa: str, activation: Activation) -> None:
     x, out = case.rows("x", 24, scale=40.0), tokens_buffer("out", 24)
     op = Linear(stage=1, x=x, out=out, weight=case.weight("w", 24, 24), activation=activation)
     case.check(op, outputs=[out], batches=batches_of(200), isa=isa)
+
+
+@every_tier
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_activations_at_the_ends(isa: str, activation: Activation) -> None:
+    """Each number by itself, as the smallest ones are lost beside the largest."""
+    numbers = [0.0, 1e-40, 3.0, 9.9, 10.1, 14.0, 100.0, 1e4, 1e10, 1e19, 1e20, 1e30, 3e38]
+    case = Case(3)
+    x, out = case.rows("x", 8, values=np.full((700, 8), 1, np.float32)), tokens_buffer("out", 2 * len(numbers))
+    weight = np.zeros((2 * len(numbers), 8), np.float32)
+    weight[:, 0] = [*numbers, *(-number for number in numbers)]
+    op = Linear(stage=1, x=x, out=out, weight=case.known("w", weight), activation=activation)
+    program, batch = case.program(op, outputs=[out]), batch_of([13])
+    exact = run_reference(program, case.tensors, batch, torch.float64)[0]
+    body, pooled = pooled_by_row(program, batch)
+    for how, (found,) in run_cpu(executors_of(body, case.tensors, isa), pooled):
+        np.testing.assert_allclose(found, exact, rtol=3e-6, atol=1e-7, err_msg=how)
 
 
 @every_tier
