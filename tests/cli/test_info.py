@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ def test_json(longspan: Run, minilm: Path) -> None:
     assert (model["pooling"], model["tail"], model["similarity"]) == (["mean"], ["Normalize"], "cosine")
     assert report["machine"]["tiers"] == _csrc.tiers()
     assert report["machine"]["threads"] == 1
+    assert report["machine"]["schedule"] == "packs of up to 384 tokens, one after another"
     counts = {(entry["program"], entry["op"]): entry["count"] for entry in report["instructions"]}
     assert counts["body", "attention"] == 6
     assert counts["tail", "normalize"] == 1
@@ -45,6 +49,31 @@ def test_a_tier_that_is_not_there(longspan: Run, tiny: Path, monkeypatch: pytest
     assert longspan("info", tiny).error.startswith("LONGSPAN_ISA is 'mmx', expected one of generic")
     monkeypatch.setenv("LONGSPAN_ISA", "generic")
     assert json.loads(longspan("info", tiny, "--json").out)["machine"]["tier"] == "generic"
+
+
+def test_the_tier_is_the_one_that_runs(minilm: Path) -> None:
+    """A system refuses tiles to a process with a signal stack that is too small for them."""
+    script = """
+import ctypes, sys
+class Stack(ctypes.Structure):
+    _fields_ = [("memory", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(4096)
+stack = Stack(ctypes.addressof(memory), 0, 4096)
+getattr(ctypes.CDLL(None), "sigaltstack", lambda *_: None)(ctypes.byref(stack), None)
+from longspan import Encoder
+from longspan.cli.identity import instruction_tier
+print(instruction_tier(), Encoder(sys.argv[1], device="cpu")._pipeline.executor.isa)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("LONGSPAN_ISA", None)
+    said, used = subprocess.check_output([sys.executable, "-c", script, minilm], env=environment, text=True).split()
+    assert said == used
+
+
+def test_schedule(longspan: Run, tiny: Path) -> None:
+    machine = json.loads(longspan("info", tiny, "--json", "--threads", 2).out)["machine"]
+    assert "a thread each; all threads together where texts have 1024 tokens" in machine["schedule"]
+    assert machine["schedule"] in longspan("info", tiny, "--threads", 2).out
 
 
 def test_lines(longspan: Run, tiny: Path) -> None:

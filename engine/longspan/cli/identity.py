@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import one_of
+from ..errors import InputError
 from .sources import Source
 
 Identity = Mapping[str, Any]
@@ -28,16 +29,21 @@ def identity_of(options: Mapping[str, Any], model: Sequence[Path], device: str, 
 
 
 def instruction_tier() -> str:
-    """The tier of instructions that the CPU executor uses by default.
+    """The tier of instructions that the CPU executor uses by default: the best that the system lets this process use.
 
     Raises:
-        InputError: the environment's LONGSPAN_ISA asks for another than this machine has.
+        InputError: the environment's LONGSPAN_ISA asks for another than this machine has, or than the system allows.
     """
     from .. import _csrc
     from ..executors.tiers import wanted_tier
 
-    tiers = _csrc.tiers()
-    return one_of(wanted_tier() or tiers[-1], tiers, "LONGSPAN_ISA")
+    wanted = wanted_tier()
+    if wanted:
+        one_of(wanted, _csrc.tiers(), "LONGSPAN_ISA")
+    try:
+        return _csrc.Program([], -1, wanted).isa
+    except ValueError as error:
+        raise InputError(f"LONGSPAN_ISA is {wanted!r}, but {error}.") from error
 
 
 def model_fingerprint(places: Sequence[Path]) -> str:

@@ -127,13 +127,24 @@ def _machine(threads: int | None) -> dict[str, Any]:
     from .identity import instruction_tier
 
     device, _ = choose_executor(None, "auto", None, threads)
-    tiers = _csrc.tiers()
+    tiers, count = _csrc.tiers(), default_threads() if threads is None else threads
     return {
         "device": device,
         "tier": instruction_tier(),
         "tiers": tiers,
-        "threads": default_threads() if threads is None else threads,
+        "threads": count,
+        "schedule": _schedule(count) if device == "cpu" else None,
     }
+
+
+def _schedule(threads: int) -> str:
+    """Who runs what, in words."""
+    from ..executors.schedule import LONG_SEGMENT, PACK_TOKENS
+
+    own = f"packs of up to {PACK_TOKENS} tokens"
+    if threads == 1:
+        return f"{own}, one after another"
+    return f"{own}, a thread each; all threads together where texts have {LONG_SEGMENT} tokens or packs are too few"
 
 
 def _instructions(programs: list[Program], weights: Format, machine: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

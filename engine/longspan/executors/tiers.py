@@ -6,5 +6,5 @@ import os
 
 
 def wanted_tier() -> str:
-    """What LONGSPAN_ISA says ("generic", "v3", "v4"); empty for the best that the machine has."""
+    """What LONGSPAN_ISA says, one of `_csrc.tiers()`; empty for the best that the machine has."""
     return os.environ.get("LONGSPAN_ISA", "")
