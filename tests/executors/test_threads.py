@@ -19,9 +19,13 @@ def v2(folder: Path, content: str) -> None:
 
 
 def v1(root: Path, quota: int | str, period: int | str = 100_000) -> None:
-    (root / "cpu").mkdir(parents=True)
-    (root / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
-    (root / "cpu" / "cpu.cfs_period_us").write_text(f"{period}\n")
+    v1_group(root / "cpu", quota, period)
+
+
+def v1_group(folder: Path, quota: int | str, period: int | str = 100_000) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (folder / "cpu.cfs_period_us").write_text(f"{period}\n")
 
 
 @pytest.fixture
@@ -74,6 +78,16 @@ def test_version_1(root: Path, tmp_path: Path, quota: int | str, period: int, ex
     own = tmp_path / "self"
     own.write_text("12:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n")
     assert _cgroup_quota(root, own) == expected
+
+
+def test_version_1_takes_the_tightest_of_all_ancestors(root: Path, tmp_path: Path) -> None:
+    own = tmp_path / "self"
+    own.write_text("12:cpu,cpuacct:/slice/job\n3:memory:/other\n")
+    for folder, quota in (("cpu", 800_000), ("cpu/slice/job", 300_000), ("cpu/other", 100_000), ("memory/other", 100)):
+        v1_group(root / folder, quota)
+    assert _cgroup_quota(root, own) == 3
+    v1_group(root / "cpu" / "slice", 150_000)
+    assert _cgroup_quota(root, own) == 1.5
 
 
 def test_both_versions(root: Path, own: Path) -> None:

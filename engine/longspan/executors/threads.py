@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from .cgroups import OWN, ROOT, unified_folders
+from .cgroups import OWN, ROOT, controller_folders, unified_folders
 
 
 def default_threads() -> int:
@@ -28,7 +28,7 @@ def _siblings(cpu: int) -> str:
 def _cgroup_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
     """The CPUs that the cgroup grants (version 2, then version 1), or None without a limit."""
     quotas = [_quota_v2(folder) for folder in unified_folders(root, own)]
-    quotas.append(_quota_v1(root / "cpu"))
+    quotas += [_quota_v1(folder) for folder in controller_folders("cpu", root, own)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
