@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
@@ -251,6 +253,11 @@ def said(**words: str) -> Change:
         (instead(f"{UP}.totals", lambda a: a[:-1]), f"mlp: {UP}.totals is not an aligned array [64] of float32"),
         (instead(f"{UP}.smooth", lambda a: a[:-1]), f"mlp: {UP}.smooth is not an aligned array [32] of float32"),
         (instead(f"{QKV}.scales", lambda a: a.view(np.int8)), "qkv: encoder.layer.0.attention.self.query.weight+"),
+        (instead(f"{UP}.scales", lambda a: -a), f"is damaged: '{UP}.scales' holds numbers that no packed matrix has"),
+        (instead(f"{UP}.scales", lambda a: a + np.float32(np.inf)), f"is damaged: '{UP}.scales'"),
+        (instead(f"{UP}.totals", lambda a: a * np.float32(np.nan)), f"is damaged: '{UP}.totals'"),
+        (instead(f"{UP}.totals", lambda a: a + np.float32(0.25)), f"is damaged: '{UP}.totals'"),
+        (instead(f"{UP}.smooth", lambda a: a * np.float32(np.nan)), f"is damaged: '{UP}.smooth'"),
         (said(format="pt"), "its metadata lacks 'format': 'longspan'"),
         (said(layout="2"), "is of layout '2', and this version of Longspan reads 1 only; upgrade it"),
         (said(weights="int4"), "'weights' is 'int4'; known are bfloat16, int8"),
@@ -275,6 +282,19 @@ def test_nothing_changed_is_whole(folders: dict[Format, Path], tmp_path: Path) -
     folder = changed(folders["int8"], tmp_path / "same", lambda arrays, metadata: None)
     mine, theirs = (Encoder(place, device="cpu").encode(TEXTS) for place in (folder, folders["int8"]))
     assert mine.tobytes() == theirs.tobytes()
+
+
+def test_a_weight_that_is_no_number_is_no_damage(small: Path, tmp_path: Path) -> None:
+    """Its column is NaN, after loading as before."""
+    source = tmp_path / "source"
+    shutil.copytree(small, source)
+    tensors = {name: tensor.copy() for name, tensor in load_file(source / "model.safetensors").items()}
+    tensors[UP][5, 3] = np.nan
+    save_file(tensors, source / "model.safetensors")
+    encoder = Encoder(source, device="cpu", weights="int8")
+    encoder.save(tmp_path / "saved")
+    assert np.isnan(encoder.encode(TEXTS)).all()
+    assert np.isnan(Encoder(tmp_path / "saved", device="cpu").encode(TEXTS)).all()
 
 
 @pytest.mark.parametrize("cut", [1, 1000, 100_000])

@@ -16,11 +16,12 @@ attention over bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..errors import CheckpointError
@@ -34,6 +35,13 @@ LAYOUT = 1
 PACKED_TYPES: Mapping[Format, str] = {"bfloat16": "BF16", "int8": "I8"}
 """The formats that are stored in panels, and the type of their tensors."""
 PARTS = ("panels", "scales", "totals", "smooth")
+
+KNOWN: Mapping[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]] = {
+    "scales": lambda values: ~(values < 0) & ~np.isinf(values),  # of a column with a weight that is no number: NaN
+    "totals": lambda values: np.isfinite(values) & (values == np.rint(values)),
+    "smooth": lambda values: np.isfinite(values) & (values >= 0),
+}
+"""What the vectors beside panels may hold, number by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +64,17 @@ class PanelFile:
         """The arrays of a matrix, by the words behind its key, views into the file.
 
         Raises:
-            CheckpointError: there is no such matrix.
+            CheckpointError: there is no such matrix, or its vectors hold what no packed matrix has. The codes, almost
+                all of the file, are not read.
         """
         found = {part: self.tensors[f"{key}.{part}"].data for part in PARTS if f"{key}.{part}" in self.tensors}
         if PARTS[0] not in found:
             raise CheckpointError(f"{self.path} has no tensor '{key}.{PARTS[0]}'.")
+        for part, values in found.items():
+            if part in KNOWN and values.dtype == np.float32 and not KNOWN[part](values).all():
+                raise CheckpointError(
+                    f"{self.path} is damaged: '{key}.{part}' holds numbers that no packed matrix has."
+                )
         return found
 
 
