@@ -1,4 +1,5 @@
-// Runs a program on packed tokens. No Python, no exceptions inside the threads, no allocation once the arena is big enough.
+// Runs a program on packed tokens. No Python, no exceptions and no allocation inside the threads; before they start, a run
+// grows the arena where it is too small, and lists its packs, blocks and partials anew.
 #pragma once
 
 #include <vector>
