@@ -20,13 +20,14 @@ from .tensors import Tensors
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
+MAGNITUDE = "lora_magnitude_vector"
 SUPPORTED_BIAS = ("none", "all", "lora_only")
 UNSUPPORTED = (
     *("target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"),
     *("use_qalora", "use_bdlora", "arrow_config", "kasa_config"),
 )
 ROLES = (
-    *("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_B_bias"),
+    *("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", MAGNITUDE, "lora_B_bias"),
     *("weight", "bias"),
 )
 CHANGE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
@@ -114,18 +115,31 @@ class Update:
         view = self.parts.get(role)
         return None if view is None else as_float32(view.data, view.dtype)
 
+    @property
+    def factors(self) -> tuple[str, str]:
+        """The roles of the two factors: the first takes the input, the second gives the output."""
+        return ("lora_embedding_A", "lora_embedding_B") if self._of_embedding else ("lora_A", "lora_B")
+
+    @property
+    def _of_embedding(self) -> bool:
+        return "lora_embedding_A" in self.parts or "lora_embedding_B" in self.parts
+
+    @property
+    def _transposed(self) -> bool:
+        """Whether the base is stored [in, out], as an embedding's [vocabulary, width] always is."""
+        return self._of_embedding or self.config.transposed
+
     def weight(self, base: Float32) -> Float32:
         """The merged weight, as the base's is stored."""
-        if "lora_embedding_A" in self.parts:
-            a, b = self._factors("lora_embedding_A", "lora_embedding_B")
-            return base + np.float32(self.scale) * (b @ a).T
-        rows = base.T if self.config.transposed else base
-        a, b = self._factors("lora_A", "lora_B")
+        rows = base.T if self._transposed else base
+        a, b = (self.part(role) for role in self.factors)
+        assert a is not None
+        assert b is not None
         merged = rows + np.float32(self.scale) * (b @ a)
-        magnitude = self.part("lora_magnitude_vector")
+        magnitude = self.part(MAGNITUDE)
         if magnitude is not None:
             merged *= (magnitude.reshape(-1) / np.linalg.norm(merged, axis=1))[:, None]
-        return np.ascontiguousarray(merged.T if self.config.transposed else merged)
+        return np.ascontiguousarray(merged.T if self._transposed else merged)
 
     def bias(self, base: Float32) -> Float32:
         """The merged bias: an adapter of `lora_bias` has one of its own behind its second factor."""
@@ -134,27 +148,27 @@ class Update:
 
     def check(self, module: str, shape: tuple[int, ...], source: Path) -> None:
         """Raise a CheckpointError, which names `source`, unless it fits a weight of that shape."""
-        embedding = "lora_embedding_A" in self.parts
-        first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+        first, second = self.factors
         for role in (first, second):
             if role not in self.parts:
                 raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
         out, inner = self.parts[second].shape[0], self.parts[first].shape[-1]
-        expected = (inner, out) if embedding or self.config.transposed else (out, inner)
+        expected = (inner, out) if self._transposed else (out, inner)
         if shape != expected or self.parts[second].shape[-1] != self.parts[first].shape[0]:
             raise CheckpointError(
                 f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(shape)}."
             )
-        if self.config.decomposed and not embedding and "lora_magnitude_vector" not in self.parts:
+        magnitude = self.parts.get(MAGNITUDE)
+        if self.config.decomposed != (magnitude is not None):
+            says = "lacks" if self.config.decomposed else "has"
+            decomposed = str(self.config.decomposed).lower()
             raise CheckpointError(
-                f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true."
+                f"{source}: the module '{module}' {says} {MAGNITUDE}, and 'use_dora' is {decomposed}."
             )
-
-    def _factors(self, first: str, second: str) -> tuple[Float32, Float32]:
-        a, b = self.part(first), self.part(second)
-        assert a is not None
-        assert b is not None
-        return a, b
+        if magnitude is not None and math.prod(magnitude.shape) != out:
+            raise CheckpointError(
+                f"{source}: the {MAGNITUDE} of '{module}' has the shape {list(magnitude.shape)}, expected [{out}]."
+            )
 
 
 def open_adapter(folder: Path) -> Tensors:
@@ -178,29 +192,34 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
     views = open_adapter(folder)
     merged = dict(tensors)
     for module, parts in _by_module(views).items():
-        names = {ending: _stored(f"{module}.{ending}", tensors) for ending in ("weight", "bias")}
-        if any(role.startswith("lora_") for role in parts):
-            update = Update(parts, config.scale(module), config)
-            base = tensors.get(names["weight"] or "")
-            if base is None:
-                raise CheckpointError(
-                    f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
-                )
-            update.check(module, base.shape, views.source)
-            merged[base.name] = ComputedView(base.name, base.shape, [base], update.weight)
-            if "lora_B_bias" in parts:
-                name = names["bias"]
-                if name is None:
-                    raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
-                bias = tensors[name]
-                merged[name] = ComputedView(bias.name, bias.shape, [bias], update.bias)
         for role in parts:
             if role not in ROLES:
                 raise CheckpointError(f"{views.source}: '{module}' has a '{role}', which is no part of a LoRA.")
-        for ending, name in names.items():
-            if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
-                merged[name] = replace(parts[ending], name=name)
+        bases: dict[str, TensorView] = {}
+        for ending in ("weight", "bias"):
+            name = _stored(f"{module}.{ending}", tensors)
+            if name is not None:  # the adapter's own: a module saved whole, embeddings beside their update, a bias
+                bases[ending] = replace(parts[ending], name=name) if ending in parts else tensors[name]
+        if any(role.startswith("lora_") for role in parts):
+            if "weight" not in bases:
+                raise CheckpointError(
+                    f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
+                )
+            bases = _updated(bases, module, Update(parts, config.scale(module), config), views.source)
+        merged.update({view.name: view for view in bases.values()})
     return Tensors(tensors.source, merged)
+
+
+def _updated(bases: Mapping[str, TensorView], module: str, update: Update, source: Path) -> dict[str, TensorView]:
+    """A module's weight, and its bias if it has one, with their updates."""
+    weight, bias = bases["weight"], bases.get("bias")
+    update.check(module, weight.shape, source)
+    updated = {**bases, "weight": ComputedView(weight.name, weight.shape, [weight], update.weight)}
+    if "lora_B_bias" in update.parts:
+        if bias is None:
+            raise CheckpointError(f"{source}: '{module}' has an update of a bias that it does not have.")
+        updated["bias"] = ComputedView(bias.name, bias.shape, [bias], update.bias)
+    return updated
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
