@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..batch import Float32
 from ..errors import CheckpointError
-from .computed import ComputedView
 from .config import Fields
 from .pickled import open_pickled
+from .share import Share
 from .tensor_view import TensorView, as_float32
 from .tensors import Tensors
 
@@ -178,12 +178,13 @@ def open_adapter(folder: Path) -> Tensors:
     return Tensors.open_file(folder / WEIGHTS)
 
 
-def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
+def with_adapter(tensors: Tensors, folder: Path, share_of: Callable[[str], Share] = Share) -> Tensors:
     """A checkpoint's tensors with an adapter's updates.
 
     Args:
         tensors: the checkpoint's.
         folder: with `adapter_config.json` and `adapter_model.safetensors`, or `adapter_model.bin`.
+        share_of: where the checkpoint has a module that it does not have by the adapter's name.
 
     Raises:
         CheckpointError: the adapter is not usable, or changes what the checkpoint does not have.
@@ -195,31 +196,48 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
         for role in parts:
             if role not in ROLES:
                 raise CheckpointError(f"{views.source}: '{module}' has a '{role}', which is no part of a LoRA.")
-        bases: dict[str, TensorView] = {}
-        for ending in ("weight", "bias"):
-            name = _stored(f"{module}.{ending}", tensors)
-            if name is not None:  # the adapter's own: a module saved whole, embeddings beside their update, a bias
-                bases[ending] = replace(parts[ending], name=name) if ending in parts else tensors[name]
+        share = share_of(module) if _stored(f"{module}.weight", tensors) is None else Share(module)
+        names = {ending: _stored(f"{share.module}.{ending}", tensors) for ending in ("weight", "bias")}
+        stored = {ending: merged[name] for ending, name in names.items() if name is not None}
+        update = None
         if any(role.startswith("lora_") for role in parts):
-            if "weight" not in bases:
+            if "weight" not in stored:
                 raise CheckpointError(
                     f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
                 )
-            bases = _updated(bases, module, Update(parts, config.scale(module), config), views.source)
-        merged.update({view.name: view for view in bases.values()})
+            update = Update(parts, config.scale(module), config)
+        for view in _changed(stored, module, share, parts, update, views.source):
+            merged[view.name] = view
     return Tensors(tensors.source, merged)
 
 
-def _updated(bases: Mapping[str, TensorView], module: str, update: Update, source: Path) -> dict[str, TensorView]:
-    """A module's weight, and its bias if it has one, with their updates."""
-    weight, bias = bases["weight"], bases.get("bias")
-    update.check(module, weight.shape, source)
-    updated = {**bases, "weight": ComputedView(weight.name, weight.shape, [weight], update.weight)}
-    if "lora_B_bias" in update.parts:
-        if bias is None:
-            raise CheckpointError(f"{source}: '{module}' has an update of a bias that it does not have.")
-        updated["bias"] = ComputedView(bias.name, bias.shape, [bias], update.bias)
-    return updated
+def _changed(
+    stored: Mapping[str, TensorView],
+    module: str,
+    share: Share,
+    parts: Mapping[str, TensorView],
+    update: Update | None,
+    source: Path,
+) -> Iterator[TensorView]:
+    """What an adapter changes of a module's weight and bias: what it gives in their place, and that is updated."""
+    given = {ending: parts[ending] for ending in stored if ending in parts}
+    for ending, view in given.items():
+        expected = share.shape(stored[ending].shape)
+        if share.count > 1 and view.shape != expected:
+            raise CheckpointError(
+                f"{source}: '{module}.{ending}' has the shape {list(view.shape)}, expected {list(expected)}."
+            )
+    updates = {}
+    if update is not None:
+        shape = given["weight"].shape if "weight" in given else share.shape(stored["weight"].shape)
+        update.check(module, shape, source)
+        updates["weight"] = update.weight
+        if "lora_B_bias" in parts:
+            if "bias" not in stored:
+                raise CheckpointError(f"{source}: '{module}' has an update of a bias that it does not have.")
+            updates["bias"] = update.bias
+    for ending in sorted(given.keys() | updates.keys()):
+        yield share.changed(stored[ending], given.get(ending), updates.get(ending))
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
