@@ -26,7 +26,7 @@ from longspan.models import build_body
 from longspan.models.config import ModelConfig
 from longspan.program.instructions import Attention
 
-from .harness import Peer, assert_refused, check, encoder_of, save
+from .harness import Peer, assert_refused, check, check_errors, encoder_of, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 GEMMAS: dict[str, dict[str, Any]] = {
@@ -134,6 +134,12 @@ def config_with_images(**text: Any) -> Gemma3Config:
 def test_text_of_a_model_of_images(tmp_path: Path, model: Any) -> None:
     folder = save(tmp_path, model(config_with_images(sliding_window=5, sliding_window_pattern=2)))
     check(folder, Peer(Gemma3Model))
+
+
+def test_both_sides_of_a_model_of_images(tmp_path: Path) -> None:
+    """As transformers' usual attention has it, but for texts longer than a window."""
+    folder = save(tmp_path, Gemma3Model(config_with_images(use_bidirectional_attention=True)))
+    check_errors(folder, Peer(Gemma3Model, kind="sdpa"), texts_of())
 
 
 @pytest.mark.parametrize("prefix", ["language_model.", "model.language_model."])

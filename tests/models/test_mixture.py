@@ -19,7 +19,7 @@ from transformers import (
 
 from longspan.checkpoint.config import read_json
 
-from .harness import Peer, assert_refused, check, encoder_of, save, texts_of
+from .harness import Peer, assert_refused, check, edit_config, encoder_of, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 LOADING = {"experts_implementation": "eager"}
@@ -101,6 +101,13 @@ def test_older_name_of_the_number_of_experts(tmp_path: Path) -> None:
     check(folder, Peer(Qwen3MoeModel, loading=LOADING))
 
 
+def test_other_name_of_the_number_of_experts(tmp_path: Path) -> None:
+    folder = save(tmp_path, MixtralModel(MixtralConfig(**MIXTRAL)))
+    expected = encoder_of(folder, "generic").encode("a b c")
+    edit_config(folder, num_local_experts=None, num_experts=4)
+    assert (encoder_of(folder, "generic").encode("a b c") == expected).all()
+
+
 def test_maximum(tmp_path: Path) -> None:
     assert encoder_of(save(tmp_path, MixtralModel(MixtralConfig(**MIXTRAL))), "generic").max_seq_length == 160
 
@@ -110,6 +117,7 @@ def test_maximum(tmp_path: Path) -> None:
     [
         (MIXTRAL | {"num_experts_per_tok": 5}, "field 'num_experts_per_tok' is 5, but 'num_local_experts' is 4"),
         (MIXTRAL | {"num_local_experts": "many"}, "field 'num_local_experts' is 'many', expected a positive integer"),
+        (MIXTRAL | {"num_experts": 8}, "field 'num_experts' is 8, but 'num_local_experts' is 4"),
         (MIXTRAL | {"sliding_window": 0}, "field 'sliding_window' is 0, expected a positive integer"),
         (QWEN | {"num_experts_per_tok": 7}, "field 'num_experts_per_tok' is 7, but 'num_experts' is 6"),
         (QWEN | {"moe_intermediate_size": None}, "field 'moe_intermediate_size' is missing"),

@@ -12,7 +12,7 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertMode
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, save
+from .harness import VOCABULARY, Peer, assert_refused, check, check_errors, edit_config, save, texts_of
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -66,6 +66,13 @@ def test_older_configs(tmp_path: Path) -> None:
     check(folder, Peer(ModernBertModel))
 
 
+def test_half_of_the_window(tmp_path: Path) -> None:
+    """`sliding_window` is another name of half of `local_attention`."""
+    folder = save(tmp_path, ModernBertModel(ModernBertConfig(**BASE)))
+    edit_config(folder, local_attention=None, sliding_window=5)
+    check_errors(folder, Peer(ModernBertModel), texts_of())
+
+
 def test_weights_of_a_language_model(tmp_path: Path) -> None:
     folder = save(tmp_path, ModernBertForMaskedLM(ModernBertConfig(**BASE)), torch.bfloat16)
     assert "model.embeddings.tok_embeddings.weight" in load_file(folder / "model.safetensors")
@@ -81,6 +88,10 @@ def test_maximum(tmp_path: Path) -> None:
     [
         ({"hidden_size": None}, "field 'hidden_size' is missing"),
         ({"local_attention": -1}, "field 'local_attention' is -1, expected a positive integer"),
+        (
+            {"local_attention": 20, "sliding_window": 20},
+            "field 'sliding_window' is 20, but half of 'local_attention' is",
+        ),
         ({"layer_types": [FULL, SLIDING]}, "field 'layer_types' is not a list of 4 of 'full_attention', 'sliding"),
         ({"layer_types": [FULL, SLIDING, "linear", FULL]}, "field 'layer_types' is not a list of 4 of"),
         ({"attention_bias": 1}, "field 'attention_bias' is 1, expected true or false"),
