@@ -207,7 +207,7 @@ class Pipeline:
 
     def pack(self, documents: Sequence[Document]) -> PackedTexts:
         """The documents' windows, end to end."""
-        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix)
+        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix, self.body.padding)
 
     # --- packed texts to vectors ---------------------------------------------------------------------------------
 

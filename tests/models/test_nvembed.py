@@ -47,12 +47,9 @@ def save(folder: Path, text: dict[str, Any], latent: dict[str, Any]) -> Path:
     latents = {f"{HEAD}.latents": torch.randn(sizes["num_latents_value"], width)}
     save_file(tensors | head | latents, folder / "model.safetensors", metadata={"format": "pt"})
     fields = {"model_type": "bidir_mistral"} | {name: getattr(config, name) for name in TEXT} | text
-    whole = {
-        "model_type": "nvembed",
-        "text_config": fields,
-    }
-    # Token vectors are what these tests are about; the tokenizer has the end already.
-    whole |= {"add_eos": False, "latent_attention_config": {**sizes, "output_normalize": False}}
+    # Token vectors are what most tests are about; the tokenizer has the end already.
+    latent = {**sizes, "output_normalize": False}
+    whole = {"model_type": "nvembed", "text_config": fields, "latent_attention_config": latent, "add_eos": False}
     (folder / "config.json").write_text(json.dumps(whole))
     save_tokenizer(folder)
     return folder
