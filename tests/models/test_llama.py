@@ -62,6 +62,11 @@ MISTRALS: dict[str, dict[str, Any]] = {
     "head size 128": {"head_dim": 128, "sliding_window": 64},
     "head size 8": {"head_dim": 8, "sliding_window": 129},
     "one layer": {"num_hidden_layers": 1, "num_key_value_heads": 4},
+    "linear": {"rope_parameters": LINEAR},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
 }
 
 
@@ -87,7 +92,11 @@ QWENS: dict[str, dict[str, Any]] = {
         "max_window_layers": 1,
     },
     "heads": {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48, "head_dim": 32},
+    "linear": {"rope_parameters": LINEAR},
+    "dynamic": {"rope_parameters": DYNAMIC},
     "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
     "tied": {"tie_word_embeddings": True, "num_hidden_layers": 2},
 }
 

@@ -39,6 +39,8 @@ MIXTRALS: dict[str, dict[str, Any]] = {
     "linear": {"rope_parameters": LINEAR},
     "yarn": {"rope_parameters": YARN},
     "llama3": {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "longrope": {"rope_parameters": LONG},
     "both sides": {"is_causal": False, "sliding_window": 7},
 }
 
@@ -61,6 +63,8 @@ QWENS: dict[str, dict[str, Any]] = {
     "dynamic": {"rope_parameters": DYNAMIC},
     "longrope": {"rope_parameters": LONG},
     "yarn": {"rope_parameters": YARN},
+    "linear": {"rope_parameters": LINEAR},
+    "llama3": {"rope_parameters": LLAMA3},
     "both sides": {"is_causal": False, "tie_word_embeddings": True},
 }
 

@@ -13,6 +13,7 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertMode
 from longspan import Encoder
 
 from .harness import VOCABULARY, Peer, assert_refused, check, check_errors, edit_config, save, texts_of
+from .tiny import LLAMA3, LONG
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -50,6 +51,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 140,
     },
     "yarn": {"rope_parameters": {FULL: YARN, SLIDING: PLAIN}},
+    "llama3": {"rope_parameters": {FULL: LLAMA3, SLIDING: PLAIN}},
+    "longrope": {"rope_parameters": {FULL: LONG, SLIDING: LLAMA3}},
 }
 
 
