@@ -27,6 +27,7 @@ from .models.family import Body
 from .models.foreign import foreign
 from .models.jina_v5 import with_task_adapters
 from .models.layers import LayerChoice, choose_layers, weighted_layers
+from .models.native_names import stored_as
 from .models.static import static
 from .program.instructions import Embed
 from .program.operands import Weight
@@ -156,7 +157,7 @@ def adapted_tensors(recipe: Recipe, changes: Changes) -> Tensors:
         raise InputError(f"{recipe.files.folder} is a table of token vectors, which takes no adapter")
     for adapter in (recipe.files.adapter, changes.adapter):
         if adapter is not None:
-            tensors = with_adapter(tensors, adapter)
+            tensors = with_adapter(tensors, adapter, partial(stored_as, tensors=tensors))
     return tensors
 
 

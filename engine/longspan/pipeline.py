@@ -215,7 +215,7 @@ class Pipeline:
 
     def pack(self, documents: Sequence[Document]) -> PackedTexts:
         """The documents' windows, end to end."""
-        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix)
+        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix, self.body.padding)
 
     # --- below a ceiling -----------------------------------------------------------------------------------------
 

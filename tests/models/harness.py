@@ -122,15 +122,16 @@ def last_hidden_state(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A model class of transformers, and how it is run."""
+    """A model class of transformers, and how it is run, `kind` of attention included."""
 
     model: Any
     forward: Forward = last_hidden_state
     loading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = "eager"
 
     def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
         """A text at a time."""
-        model = self.model.from_pretrained(str(folder), dtype=dtype, attn_implementation="eager", **self.loading)
+        model = self.model.from_pretrained(str(folder), dtype=dtype, attn_implementation=self.kind, **self.loading)
         model.eval()
         found = []
         for text in texts:

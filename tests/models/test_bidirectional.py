@@ -76,6 +76,12 @@ def token_vectors(folder: Path) -> Any:
     return np.concatenate(encoder.encode(texts_of(), prompt="", output_value="token_embeddings"))
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gemma", "gemma3_text"])
+def test_contradictions(tmp_path: Path, model_type: str) -> None:
+    fields = {"model_type": model_type, "is_causal": True, "use_bidirectional_attention": True}
+    assert_refused(tmp_path, BASE | fields, "field 'is_causal' is true, and 'use_bidirectional_attention' too")
+
+
 class BiLlm:
     """Llama whose layers see both sides from one of them on, as BiLLM's code does it."""
 

@@ -11,11 +11,12 @@ from .masks import around, causal, is_causal
 
 def gpt2(config: ModelConfig) -> Body:
     """The body of a `model_type: "gpt2"` checkpoint."""
+    across, heads = config.spelling("n_embd", "hidden_size"), config.spelling("n_head", "num_attention_heads")
     if config.values.get("n_inner") is None:
-        config = config.changed(n_inner=4 * config.integer("n_embd"))
-    sizes = Sizes.of(config, width="n_embd", heads="n_head", inner="n_inner")
+        config = config.changed(n_inner=4 * config.integer(across))
+    sizes = Sizes.of(config, width=across, heads=heads, inner="n_inner")
     width, inner = sizes.width, sizes.inner
-    positions = config.integer("n_positions", default=1024)
+    positions = config.integer(config.spelling("n_positions", "max_position_embeddings"), default=1024)
     activation = config.activation("activation_function", default="gelu_new")
     scale = sizes.head_size**-0.5 if config.flag("scale_attn_weights", default=True) else 1.0
     by_layer = config.flag("scale_attn_by_inverse_layer_idx", default=False)
@@ -53,7 +54,7 @@ def gpt2(config: ModelConfig) -> Body:
             ),
         )
 
-    layers = config.integer("n_layer")
+    layers = config.integer(config.spelling("n_layer", "num_hidden_layers"))
     embed = Embed(
         stage=0,
         out=x,
