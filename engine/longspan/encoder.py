@@ -54,7 +54,8 @@ class Encoder(LoadedModel):
         dense: the folder of the Dense module, such as "2_Dense_256", where the checkpoint holds several to choose from.
         pooling: how token vectors become one vector, instead of what the checkpoint says: "cls", "mean", "max",
             "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "lasttoken:8" for the mean of the last 8 tokens,
-            "token:[MASK]" for the mean of the tokens that are [MASK]; several are concatenated.
+            "token:[MASK]" for the mean of the tokens that are [MASK]; several are concatenated. A plain folder with a
+            chat template needs it said: texts are then taken as they are, without the template.
         include_prompt: whether the prompt's tokens are pooled too, instead of what the checkpoint says.
         truncate_dim: keeps the leading components of each vector (Matryoshka); by default the checkpoint's choice.
         prompts: name → text, put before the texts of a call; added to the checkpoint's own.

@@ -266,7 +266,7 @@ def _plain(folder: Path, choices: Choices, adapter: Path | None, find: Find) -> 
         raise CheckpointNotFoundError(f"{folder} is not a model: it has none of {', '.join(MARKERS)}.")
     files = find_files(folder, find)
     convention = read_convention(files, adapter)
-    transformer = read_transformer(files, saved=False, chat=convention is None)
+    transformer = read_transformer(files, saved=False, chat=convention is None and choices.pooling is None)
     usual = Convention(Pooling(("lasttoken",) if _is_causal(files.config) else ("mean",)))
     known, convention = convention, convention or usual
     pooling = choices.pooled(convention.pooling)
