@@ -146,7 +146,12 @@ struct Normalize {
   bool unit;
 };
 
-using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize>;
+struct TanhQuantize {
+  int x, out;
+};
+
+using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize,
+                                 TanhQuantize>;
 
 // Whole pages of a mapped file, which come again when they are read.
 struct MappedPages {

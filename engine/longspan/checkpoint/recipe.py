@@ -24,6 +24,7 @@ from .modules import (
     Pooling,
     PoolingMode,
     TailModule,
+    TanhQuantizeModule,
     check_widths,
     read_dense,
     read_layer_norm,
@@ -47,6 +48,7 @@ __all__ = [
     "Recipes",
     "SimilarityName",
     "TailModule",
+    "TanhQuantizeModule",
     "read_recipe",
     "read_recipes",
 ]
@@ -61,6 +63,7 @@ TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,
+    "FlexibleQuantizer": lambda folder: TanhQuantizeModule(),
 }
 
 
