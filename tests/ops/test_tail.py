@@ -122,7 +122,7 @@ def test_tanh_quantize(isa: str, width: int) -> None:
     combine = Combine(stage=0, partials=given, out=x, kind="maximum", index=0)
     program = tail(out, [given], combine, TanhQuantize(stage=0, x=x, out=out))
     values = case.normal(20, width)
-    values[0] = np.resize(np.float32([0, 1e-30, -1e-3, 0.6249, -0.6251, 50, -np.inf, np.inf]), width)
+    values[0] = np.resize(np.array([0, 1e-30, -1e-3, 0.6249, -0.6251, 50, -np.inf, np.inf], np.float32), width)
     of = partials([1] * len(values), rows=1)
     exact = 127 * np.tanh(values.astype(np.float64))
     sure = np.abs(exact % 1 - 0.5) > 1e-4
