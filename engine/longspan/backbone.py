@@ -143,7 +143,7 @@ def _chosen(whole: Body, tensors: Tensors, changes: Changes) -> tuple[Body, Tens
     program = (choose_layers(whole, changes.layers) if in_panels else whole).pooled([])  # panels may lack the others
     bound = bind(program, tensors, whole.prefixes, whole.renamed)
     if not in_panels:
-        check_surplus(program, tensors, bound)
+        check_surplus(whole, tensors, bound)
     if changes.extension is not None:
         whole, tensors = _extended(whole, tensors, bound, changes.extension)
     return choose_layers(whole, changes.layers), tensors
