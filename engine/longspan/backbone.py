@@ -114,8 +114,8 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
             raise InputError(
                 "backend='transformers' runs a model as it is: without adapter, layers, tap, extend and layer pooling"
             )
-        own = ModelConfig.read(path)
-        return Backbone(foreign(own), Tensors(recipe.files.folder, {}), own.integer("vocab_size"))
+        body, vocabulary = foreign(recipe.files.folder)
+        return Backbone(body, Tensors(recipe.files.folder, {}), vocabulary)
     tensors = adapted_tensors(recipe, changes)
     if recipe.static:
         if changes.inside:
