@@ -17,8 +17,9 @@ SETTINGS_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Tokenizers without a limit say 1e30 or another huge number.
 UNLIMITED = 1_000_000
+"""Tokens that stand for no limit: of tokenizers, which say 1e30 or another huge number, and of models whose positions
+have no last one, such as those with a relative bias only."""
 # Model types whose config.json has another name for max_position_embeddings.
 POSITION_FIELDS = {
     "codegen": "n_positions",

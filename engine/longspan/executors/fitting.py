@@ -21,7 +21,7 @@ from .ways import Chosen, Way, choose, least, need_of
 UNASKED = 64 << 20
 """Bytes that are taken without asking what the machine has left, where there is no ceiling."""
 
-UNLIMITED = 1 << 62
+NO_CEILING = 1 << 62
 
 LONG = 512
 """Tokens from which on a text could as well be cut into windows."""
@@ -112,7 +112,7 @@ class Fitting:
 
     def _below_ceiling(self, cu_seqlens: Int64, lowest: int, held: int, results: int) -> int:
         if self.ceiling is None:
-            return UNLIMITED
+            return NO_CEILING
         room = self.ceiling.room(held) - results
         if lowest > room:
             needed = self.ceiling.smallest(held, lowest + results)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.transformer import UNLIMITED
 from ..errors import CheckpointError
-from .family import UNLIMITED, Body, tokens_buffer
+from .family import Body, tokens_buffer
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_trained_positions", "n_ctx")
 TABLE = "position_embeddings"
