@@ -169,7 +169,6 @@ class Ran:
 def test_others_take_the_memory(saved: Path, monkeypatch: pytest.MonkeyPatch, memory: str | None) -> None:
     """A way that takes less; with nothing left at all, the one that takes least, as what is left is no promise."""
     exact = Encoder(saved, device="cpu", threads=2).encode(TEXTS, show_progress_bar=False)
-    monkeypatch.setattr(fitting, "UNASKED", 0)
     monkeypatch.setattr(fitting, "available", lambda: 0)
     encoder = Encoder(saved, device="cpu", threads=2, memory=memory)
     ran = Ran(executor_of(encoder), monkeypatch)

@@ -16,10 +16,7 @@ from .ceiling import AVAILABLE_SHARE, Ceiling, available
 from .footprint import Table, passing_bytes
 from .layouts import BodyLayouts
 from .schedule import make_packs
-from .ways import Chosen, Way, choose, least, need_of
-
-UNASKED = 64 << 20
-"""Bytes that are taken without asking what the machine has left, where there is no ceiling."""
+from .ways import Chosen, Way, choose, least
 
 NO_CEILING = 1 << 62
 
@@ -84,10 +81,6 @@ class Fitting:
         Raises:
             MemoryCeilingError: no way stays below the ceiling.
         """
-        if self.ceiling is None and most is None and not any(sizes.stage_bytes):
-            usual = Chosen(Way(), need_of(cu_seqlens, sizes, Way()))
-            if usual.need.total - sizes.held <= UNASKED:
-                return usual
         lowest = least(cu_seqlens, sizes)
         room = self._below_ceiling(cu_seqlens, lowest, sizes.held, results)
         left = available()
