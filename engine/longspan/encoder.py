@@ -173,7 +173,8 @@ class Encoder(LoadedModel):
             batch_size: accepted for compatibility; texts are packed by tokens, so there is nothing to choose.
             show_progress_bar: by default only where the logger "longspan" is at INFO.
             output_value: "token_embeddings" gives a list of [n_i, D] matrices, special tokens included.
-            precision: "int8" and "uint8" need `calibrate` first; "binary" and "ubinary" pack one bit per component.
+            precision: "int8" and "uint8" need `calibrate` first, unless the checkpoint's vectors are such integers
+                already (pplx-embed); "binary" and "ubinary" pack one bit per component.
             convert_to_numpy: False gives a list of torch tensors.
             convert_to_tensor: gives one torch tensor instead of a numpy array.
             device: accepted for compatibility; must be the encoder's own.

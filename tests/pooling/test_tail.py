@@ -233,6 +233,11 @@ def test_pplx_embeds_own_quantizer(plain: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(encoder.encode(TEXTS, truncate_dim=9), ours[:, :9])
     unit = encoder.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(unit, ours / np.linalg.norm(ours, axis=1, keepdims=True), atol=1e-6)
+    for precision, offset in (("int8", 0), ("uint8", 128)):
+        for dimension in (9, None):
+            codes = encoder.encode(TEXTS, precision=precision, truncate_dim=dimension)
+            assert codes.dtype == precision
+            np.testing.assert_array_equal(codes.astype(np.float32), ours[:, :dimension] + offset)
     encoder.save(tmp_path / "saved")
     assert (tmp_path / "saved" / "st_quantize.py").exists()
     assert Encoder(tmp_path / "saved", long_text="truncate").encode(TEXTS).tobytes() == ours.tobytes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, TailModule, TanhQuantizeModule
 from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
@@ -14,6 +16,7 @@ from ..program.instructions import Combine, Instruction, Linear, Norm, Normalize
 from ..program.operands import Buffer, Rows, Weight
 from ..program.program import Program
 from .modes import mode_of
+from .precision import Ranges
 
 
 def tail_width(pooling: Sequence[str], width: int, modules: Sequence[TailModule]) -> int:
@@ -25,6 +28,14 @@ def tail_width(pooling: Sequence[str], width: int, modules: Sequence[TailModule]
 def ends_in_normalize(modules: Sequence[TailModule]) -> bool:
     """Whether the checkpoint's own vectors have unit length."""
     return bool(modules) and isinstance(modules[-1], NormalizeModule)
+
+
+def own_ranges(modules: Sequence[TailModule], dimension: int) -> Ranges | None:
+    """The ranges of vectors that are int8's integers already, and stay so; None for those of any other checkpoint."""
+    if not modules or not isinstance(modules[-1], TanhQuantizeModule):
+        return None
+    low, high = (np.full(dimension, value, np.float32) for value in (-128, 127))
+    return Ranges(low, high, unit=False)
 
 
 def build_tail(
