@@ -20,7 +20,7 @@ from .checkpoint.tensor_view import TensorView
 from .checkpoint.tensors import Tensors
 from .errors import CheckpointError, InputError
 from .models import build_body
-from .models.binding import bind, check_surplus
+from .models.binding import bind
 from .models.config import ModelConfig
 from .models.extend import Extension, extend_body, stretched_rows
 from .models.family import Body
@@ -28,6 +28,7 @@ from .models.foreign import foreign
 from .models.jina_v5 import with_task_adapters
 from .models.layers import LayerChoice, choose_layers, weighted_layers
 from .models.static import static
+from .models.surplus import check_surplus
 from .program.instructions import Embed
 from .program.operands import Weight
 from .program.program import Program

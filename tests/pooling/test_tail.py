@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from longspan import CheckpointError, Encoder
 from longspan.checkpoint.recipe import PoolingMode
+from longspan.pooling.precision import Precision
 from longspan.pooling.tail import build_tail, ends_in_normalize, tail_width
 
 WIDTH = 24
@@ -233,7 +234,8 @@ def test_pplx_embeds_own_quantizer(plain: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(encoder.encode(TEXTS, truncate_dim=9), ours[:, :9])
     unit = encoder.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(unit, ours / np.linalg.norm(ours, axis=1, keepdims=True), atol=1e-6)
-    for precision, offset in (("int8", 0), ("uint8", 128)):
+    offsets: dict[Precision, int] = {"int8": 0, "uint8": 128}
+    for precision, offset in offsets.items():
         for dimension in (9, None):
             codes = encoder.encode(TEXTS, precision=precision, truncate_dim=dimension)
             assert codes.dtype == precision
