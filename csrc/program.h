@@ -9,6 +9,7 @@
 
 #include "kernels/table.h"
 #include "memory.h"
+#include "table_file.h"
 
 namespace longspan {
 
@@ -153,12 +154,6 @@ struct TanhQuantize {
 using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize,
                                  TanhQuantize>;
 
-// Whole pages of a mapped file, which come again when they are read.
-struct MappedPages {
-  char* begin;
-  size_t bytes;
-};
-
 struct Program {
   const Kernels* kernels;
   std::vector<Buffer> buffers = {};
@@ -167,7 +162,7 @@ struct Program {
   int output = kNoBuffer;        // the tail's: its rows lie in the caller's array
   long tasks = 0;                // how many its low-rank pairs are for
   std::vector<Mapping> storage = {};  // what the instructions' weights point into
-  std::vector<MappedPages> tables = {};  // pages of files in which tables lie
+  std::vector<TableFile> table_files = {};  // where tables lie that are not to be in memory
 
   long width(int buffer) const { return buffers[buffer].width; }
 };
