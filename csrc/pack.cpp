@@ -290,8 +290,9 @@ class Walker {
     });
   }
 
-  void run(const Combine&) {}    // of the tail
-  void run(const Normalize&) {}  // of the tail
+  void run(const Combine&) {}       // of the tail
+  void run(const Normalize&) {}     // of the tail
+  void run(const TanhQuantize&) {}  // of the tail
 
   const Program& program_;
   const Kernels& kernels_;

@@ -147,7 +147,12 @@ struct Normalize {
   bool unit;
 };
 
-using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize>;
+struct TanhQuantize {
+  int x, out;
+};
+
+using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize,
+                                 TanhQuantize>;
 
 struct Program {
   const Kernels* kernels;

@@ -257,6 +257,11 @@ struct Reader {
     if (width(out) > width(x)) reject("the output is wider than the input");
     return Normalize{x, out, fields.flag("unit")};
   }
+
+  Instruction tanh_quantize() {
+    const int x = fields.buffer("x");
+    return TanhQuantize{x, fields.buffer("out", width(x))};
+  }
 };
 
 Instruction read_fields(const Program& program, const std::string& op, Fields& fields) {
@@ -265,7 +270,8 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
       {"embed", &Reader::embed},   {"norm", &Reader::norm},           {"linear", &Reader::linear},
       {"qkv", &Reader::qkv},       {"attention", &Reader::attention}, {"mlp", &Reader::mlp},
       {"moe", &Reader::moe},       {"latentattention", &Reader::latent_attention}, {"tap", &Reader::tap},
-      {"pool", &Reader::pool},     {"combine", &Reader::combine},     {"normalize", &Reader::normalize}};
+      {"pool", &Reader::pool},     {"combine", &Reader::combine},     {"normalize", &Reader::normalize},
+      {"tanhquantize", &Reader::tanh_quantize}};
   const auto found = readers.find(op);
   if (found == readers.end()) reject("unknown instruction '" + op + "'");
   Reader reader{program, fields};

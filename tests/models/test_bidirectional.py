@@ -106,7 +106,7 @@ class BiLlm:
         return found
 
 
-@pytest.mark.parametrize("start", [-1, 0, 1, 2, 3])
+@pytest.mark.parametrize("start", [-1, 0, 1, 2, 3], ids=lambda start: f"BeLLM from layer {start} on")
 def test_from_a_layer_on(tmp_path: Path, start: int) -> None:
     folder = save(tmp_path, LlamaModel(LlamaConfig(**BASE)))
     check(edit_config(folder, billm_start_index=start), BiLlm(start))

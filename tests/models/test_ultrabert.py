@@ -54,7 +54,9 @@ def test_ultrabert(tmp_path: Path, name: str) -> None:
     check(save(tmp_path, UltrabertModel(UltrabertConfig(**BASE | CONFIGS[name]))), Peer(UltrabertModel))
 
 
-@pytest.mark.parametrize("thetas", [None, [100.0, 900.0, 100.0, 900.0]])
+@pytest.mark.parametrize(
+    "thetas", [None, [100.0, 900.0, 100.0, 900.0]], ids=["older config", "older config with bases"]
+)
 def test_older_configs(tmp_path: Path, thetas: list[float] | None) -> None:
     """Those published with the model: a window and a base for each layer."""
     folder = save(tmp_path, UltrabertModel(UltrabertConfig(**BASE)))

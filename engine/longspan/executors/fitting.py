@@ -17,7 +17,7 @@ from .layouts import BodyLayouts
 from .schedule import make_packs
 from .ways import Chosen, Way, choose, least
 
-UNLIMITED = 1 << 62
+NO_CEILING = 1 << 62
 
 LONG = 512
 """Tokens from which on a text could as well be cut into windows."""
@@ -96,7 +96,7 @@ class Fitting:
 
     def _below_ceiling(self, cu_seqlens: Int64, lowest: int, held: int, results: int) -> int:
         if self.ceiling is None:
-            return UNLIMITED
+            return NO_CEILING
         room = self.ceiling.room(held) - results
         if lowest > room:
             smallest = self.ceiling.smallest(held, lowest + results)

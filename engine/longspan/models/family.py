@@ -65,9 +65,6 @@ class Body:
 
 PoolKind = Literal["sum", "maximum"]
 
-UNLIMITED = 1_000_000
-"""`max_positions` of models whose positions have no last one, such as those with a relative bias only."""
-
 
 def partials_buffer(index: int, width: int) -> Buffer:
     """The buffer [P, D] between a body's `pool` number `index` and the tail's `combine` of the same number."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checkpoint.transformer import UNLIMITED
 from ..program.instructions import Embed, Instruction, RelativeBias
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
-from .family import UNLIMITED, Body, weight
+from .family import Body, weight
 
 GATED = "gated-"
 
