@@ -164,7 +164,8 @@ def _cases(model: Path, options: argparse.Namespace) -> Iterator[Case]:
 
 def table(runs: Sequence[Run]) -> str:
     """Aligned text: the peak after a quarter of the corpus, after half of it and at the end."""
-    head = ("", "texts", "vectors", "MB", "seconds", "MB/s", "loaded", "peak at 25 %", "at 50 %", "at the end", "grown")
+    head = ("", "texts", "vectors", "MB", "seconds", "MB/s", "loaded", "peak at 25 %", "at 50 %", "at the end")
+    head += ("above loaded", "grown")
     rows: list[tuple[str, ...]] = [head]
     for one in runs:
         last = one.samples[-1]
@@ -176,6 +177,7 @@ def table(runs: Sequence[Run]) -> str:
             f"{last.seconds:,.1f}",
             f"{last.characters / MB / last.seconds:.2f}",
             *(f"{size / (1 << 20):,.0f} MiB" for size in (one.samples[0].resident, quarter, half, last.peak)),
+            f"{(last.peak - one.samples[0].resident) / (1 << 20):,.0f} MiB",
             f"{(last.peak - half) / half:+.1%}",
         )
         rows.append((one.name, *numbers))

@@ -32,6 +32,11 @@ struct Scratch {
     if (op.rope != kNone) return Kernels::self_extend_bytes(op.head_size);
     return program.kernels->attention_bytes(op.head_size, bf16(op.q), op.int8);
   }
+  long of(const Embed& op) const {
+    if (program.table_files.empty()) return 0;
+    const TableGain tokens{op.tokens_low_rank.left, nullptr, 0, 0}, types{op.types_low_rank.left, nullptr, 0, 0};
+    return RowsRead::bytes({nullptr, nullptr, op.tokens, op.positions, op.types, 1, 0, {}, tokens, types});
+  }
   template <class Other>
   long of(const Other&) const {
     return 0;

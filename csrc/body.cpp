@@ -84,7 +84,7 @@ struct Run {
     next_turn = batch.shared_packs;
     while (entered && !staging->stream.wait(stage, std::chrono::milliseconds(50)))
       if (asked_to_stop()) entered = false;
-    if (!staging->stream.error().empty()) entered = false;
+    if (staging->stream.failed()) entered = false;
   }
 
   Carried carried_by(long pack) const {
@@ -150,6 +150,22 @@ struct Run {
   }
 };
 
+// The stream reads ahead as long as this lives.
+class Reading {
+ public:
+  explicit Reading(const Staging* staging) : staging_(staging) {
+    if (staging_) staging_->stream.begin(staging_->kept);
+  }
+  ~Reading() {
+    if (staging_) staging_->stream.end();
+  }
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+ private:
+  const Staging* staging_;
+};
+
 // Where each pack's bytes begin, and the end of all.
 std::vector<size_t> carried_offsets(const Batch& batch, const Staging* staging) {
   std::vector<size_t> offsets{0};
@@ -180,7 +196,7 @@ bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads,
     Run& run;
     int threads;
   } context{run, threads};
-  if (staging) staging->stream.begin(staging->kept);
+  const Reading reading(staging);
   run_on_threads(
       threads,
       [](void* pointer, int thread) {
@@ -188,7 +204,6 @@ bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads,
         context.run.work(context.threads, thread);
       },
       &context);
-  if (staging) staging->stream.end();
   return !run.stop && run.entered;
 }
 

@@ -2,6 +2,7 @@
 // grows the arena where it is too small, and lists its packs, blocks and partials anew.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "memory.h"
@@ -59,7 +60,7 @@ struct Batch {
   std::vector<Partials> partials;
   std::vector<RopeTable> ropes;       // by Qkv::rope
   std::vector<const float*> q_scales;  // by Qkv::q_scale, [tokens] each
-  long give_back_rows = 0;  // embedded rows after which pages of the tables' files leave memory; 0: they stay
+  std::atomic<bool>* rows_missing = nullptr;  // set where a file has not any more what it had; needed where tables are files
 
   long tokens_of(long pack) const { return cu_seqlens[pack_segments[pack + 1]] - cu_seqlens[pack_segments[pack]]; }
 };

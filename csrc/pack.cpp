@@ -1,7 +1,5 @@
 #include "pack.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -111,15 +109,16 @@ class Walker {
   void run(const Embed& op) {
     const EmbedArgs args{pack_.ids, pack_.positions, op.tokens, op.positions, op.types, op.scale, op.position_offset,
                          matrix(op.out), gain(op.tokens_low_rank, op.tokens), gain(op.types_low_rank, op.types)};
-    each_rows(batch_.give_back_rows ? batch_.give_back_rows : 64, [&](long row0, long row1) {
-      kernels_.embed(args, row0, row1);
-      if (batch_.give_back_rows) give_tables_back();
+    if (program_.table_files.empty()) {
+      each_rows(64, [&](long row0, long row1) { kernels_.embed(args, row0, row1); });
+      return;
+    }
+    each_rows(kRowsRead, [&](long row0, long row1) {
+      EmbedArgs fetched;
+      RowsRead reading(program_.table_files, reinterpret_cast<char*>(scratch(team_.thread())));
+      if (!reading.fetch(args, row0, row1, fetched)) *batch_.rows_missing = true;
+      kernels_.embed(fetched, 0, row1 - row0);
     });
-  }
-
-  // Whoever reads them at this moment has them read from the file again.
-  void give_tables_back() const {
-    for (const MappedPages& pages : program_.tables) madvise(pages.begin, pages.bytes, MADV_DONTNEED);
   }
 
   void run(const Norm& op) {
@@ -301,8 +300,9 @@ class Walker {
     });
   }
 
-  void run(const Combine&) {}    // of the tail
-  void run(const Normalize&) {}  // of the tail
+  void run(const Combine&) {}       // of the tail
+  void run(const Normalize&) {}     // of the tail
+  void run(const TanhQuantize&) {}  // of the tail
 
   const Program& program_;
   const Kernels& kernels_;

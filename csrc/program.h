@@ -9,6 +9,7 @@
 
 #include "kernels/table.h"
 #include "memory.h"
+#include "table_file.h"
 
 namespace longspan {
 
@@ -146,13 +147,12 @@ struct Normalize {
   bool unit;
 };
 
-using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize>;
-
-// Whole pages of a mapped file, which come again when they are read.
-struct MappedPages {
-  char* begin;
-  size_t bytes;
+struct TanhQuantize {
+  int x, out;
 };
+
+using Instruction = std::variant<Embed, Norm, Linear, Qkv, Attention, Mlp, Moe, LatentAttention, Tap, Pool, Combine, Normalize,
+                                 TanhQuantize>;
 
 struct Program {
   const Kernels* kernels;
@@ -162,7 +162,7 @@ struct Program {
   int output = kNoBuffer;        // the tail's: its rows lie in the caller's array
   long tasks = 0;                // how many its low-rank pairs are for
   std::vector<Mapping> storage = {};  // what the instructions' weights point into
-  std::vector<MappedPages> tables = {};  // pages of files in which tables lie
+  std::vector<TableFile> table_files = {};  // where tables lie that are not to be in memory
 
   bool is_tail() const { return output != kNoBuffer; }
   long width(int buffer) const { return buffers[buffer].width; }

@@ -73,6 +73,11 @@ struct Block {
     for (long row = 0; row < rows; row++) kernels().normalize(x.row(row), program.width(op.out), op.unit, out.row(row));
   }
 
+  void run(const TanhQuantize& op) const {
+    const Matrix x = matrix(op.x), out = matrix(op.out);
+    for (long row = 0; row < rows; row++) kernels().tanh_quantize(x.row(row), program.width(op.x), out.row(row));
+  }
+
   template <class BodyInstruction>
   void run(const BodyInstruction&) const {}
 };

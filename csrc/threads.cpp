@@ -4,6 +4,8 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 
 #ifdef LONGSPAN_X86
@@ -59,7 +61,11 @@ class Pool {
  private:
   void start_worker() {
     const int thread = workers_ + 1;
-    std::thread([this, thread, seen = round_.load()] { work(thread, seen); }).detach();
+    try {
+      std::thread([this, thread, seen = round_.load()] { work(thread, seen); }).detach();
+    } catch (const std::system_error&) {  // the system refuses another thread, for want of memory as a rule
+      throw std::bad_alloc();
+    }
     workers_ = thread;
   }
 

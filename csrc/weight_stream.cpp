@@ -13,6 +13,7 @@
 #include <mutex>
 #include <new>
 #include <sstream>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -86,7 +87,17 @@ void WeightStream::begin(size_t kept) {
   for (size_t stage = kept; stage < stages_.size(); stage++) drop(stage);
   session_ = std::make_unique<Session>();
   session_->kept = kept;
-  session_->thread = std::thread([this] { read(*session_); });
+  try {
+    session_->thread = std::thread([this] { read(*session_); });
+  } catch (const std::system_error&) {  // the system refuses another thread
+    session_.reset();
+    throw std::bad_alloc();
+  }
+}
+
+bool WeightStream::failed() const {
+  const std::lock_guard<std::mutex> lock(session_->mutex);
+  return !error_.empty();
 }
 
 void WeightStream::read(Session& session) {
@@ -191,7 +202,10 @@ void WeightStream::forget(size_t stage) {
 void WeightStream::hand_over(size_t from, size_t to) {
 #ifdef MREMAP_DONTUNMAP
   const size_t moved = std::min(bytes(from), bytes(to));
-  mremap(base_ + stages_[from].begin, moved, moved, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, base_ + stages_[to].begin);
+  char* const place = base_ + stages_[to].begin;
+  void* const found = mremap(base_ + stages_[from].begin, moved, moved, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, place);
+  // Where it fails, what was at the new place may be gone already, and others' memory must not come there.
+  if (found == MAP_FAILED) mmap(place, moved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 #endif
   (void)to;
   drop(from);  // what is left there, or all of it where the system moves no pages

@@ -48,7 +48,10 @@ class WeightStream {
   void done(size_t stage);
   void end();
 
-  // Why the last run's reading ended early; empty if it did not.
+  // Whether this run's reading has ended early.
+  bool failed() const;
+
+  // Why the last run's did; empty if it did not.
   const std::string& error() const { return error_; }
 
  private:

@@ -1,6 +1,7 @@
-// pool, combine and normalize: from token rows to vectors.
+// pool, combine, normalize and tanh_quantize: from token rows to vectors.
 #pragma once
 
+#include "activation.h"
 #include "rows.h"
 #include "table.h"
 #include "vector.h"
@@ -64,6 +65,15 @@ void normalize(const float* x, long width, bool unit, float* out) {
     const int n = (int)min_long(W, width - i);
     V v = load_some(x + i, n);
     store_some(out + i, unit ? v / divisor : v, n);
+  }
+}
+
+void tanh_quantize(const float* x, long width, float* out) {
+  const V magic = broadcast(12582912.0f);  // 1.5 * 2^23: what is added to it is rounded to an integer, ties to even
+  for (long i = 0; i < width; i += W) {
+    const int n = (int)min_long(W, width - i);
+    const V v = tanh(load_some(x + i, n)) * broadcast(127.0f) + magic;
+    store_some(out + i, v - magic, n);
   }
 }
 

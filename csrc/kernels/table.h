@@ -229,6 +229,8 @@ struct Kernels {
   void (*combine)(const float* x, long count, long width, PoolKind kind, float divisor, float* out);
   // out = x / max(|x|, 1e-12) where `unit`, else a copy.
   void (*normalize)(const float* x, long width, bool unit, float* out);
+  // out = round(127 tanh(x)), ties to even.
+  void (*tanh_quantize)(const float* x, long width, float* out);
   // Rows [row0, row1) of the stored vectors. `scratch` has scores_scratch(width) floats.
   void (*scores)(const ScoresArgs&, long row0, long row1, float* scratch);
   // out[row] = -(number of bits that differ between row `row` of x and the query); rows of `bytes`.

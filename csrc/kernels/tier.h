@@ -35,6 +35,7 @@ constexpr Kernels make_kernels(const char* name) {
       .pool = pool,
       .combine = combine,
       .normalize = normalize,
+      .tanh_quantize = tanh_quantize,
       .scores = scores,
       .hamming = hamming,
       .peak = peak,

@@ -270,6 +270,11 @@ struct Reader {
     if (width(out) > width(x)) reject("the output is wider than the input");
     return Normalize{x, out, fields.flag("unit")};
   }
+
+  Instruction tanh_quantize() {
+    const int x = fields.buffer("x", rows);
+    return TanhQuantize{x, fields.buffer("out", rows, width(x))};
+  }
 };
 
 Instruction read_fields(const Program& program, const std::string& op, Fields& fields) {
@@ -282,7 +287,8 @@ Instruction read_fields(const Program& program, const std::string& op, Fields& f
   static const Readers of_tails{{"combine", &Reader::combine},
                                 {"linear", &Reader::linear},
                                 {"norm", &Reader::norm},
-                                {"normalize", &Reader::normalize}};
+                                {"normalize", &Reader::normalize},
+                                {"tanhquantize", &Reader::tanh_quantize}};
   const Readers& readers = program.is_tail() ? of_tails : of_bodies;
   const auto found = readers.find(op);
   if (found == readers.end()) reject(std::string("there is no such instruction in a ") + (program.is_tail() ? "tail" : "body"));

@@ -85,11 +85,9 @@ class PyProgram {
     program_.stages.push_back(stage);
   }
 
-  // Says that an array lies in a mapped file, whose pages may leave memory while nothing reads them.
-  void add_mapped(const py::array& array) {
-    const uintptr_t page = 4096, begin = (reinterpret_cast<uintptr_t>(array.data()) + page - 1) / page * page;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(array.data()) + array.nbytes()) / page * page;
-    if (begin < end) program_.tables.push_back({reinterpret_cast<char*>(begin), end - begin});
+  // Says that rows of an array are to be read from a file, where it begins at an offset.
+  void add_table_file(const py::array& array, int file, long offset) {
+    program_.table_files.emplace_back(array.data(), static_cast<size_t>(array.nbytes()), file, offset);
     kept_.push_back(array);
   }
 
@@ -131,6 +129,7 @@ class PyProgram {
   size_t arena_bytes() const { return executor_.arena_bytes(); }
 
   void drop_arena() {
+    const OneAtATime once;
     const WithoutGil nogil;
     std::lock_guard<ForkSafeMutex> turn(mutex_);
     executor_.drop_arena();
@@ -146,16 +145,17 @@ class PyProgram {
                                const std::vector<PartialArrays>& partials, const Ints& pack_segments, const Ints& pack_order,
                                long shared_packs, int task, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales,
                                const LayoutArrays& pack, const LayoutArrays& shared, const LayoutArrays& tile, int threads,
-                               py::object poll, const std::optional<StagingArrays>& staged, long give_back_rows) {
+                               py::object poll, const std::optional<StagingArrays>& staged, WeightStream* weights) {
     const long tokens = static_cast<long>(ids.size()), segments = static_cast<long>(cu_seqlens.size()) - 1;
     if (program_.is_tail()) reject("this program is a tail");
     if (positions.size() != tokens) reject("ids and positions differ in length");
     if (threads < 1) reject("threads must be at least 1");
-    if (give_back_rows < 0) reject("pages leave after no such number of rows");
     check_offsets(cu_seqlens, "cu_seqlens", tokens);
     check_offsets(pack_segments, "pack_segments", segments);
     Batch batch{ids.data(), positions.data(), cu_seqlens.data(), segments, pack_segments.data(),
-                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}, give_back_rows};
+                pack_order.data(), static_cast<long>(pack_segments.size()) - 1, shared_packs, task, {}, {}, {}};
+    std::atomic<bool> rows_missing = false;
+    batch.rows_missing = &rows_missing;
     check_order(pack_order, batch.packs);
     const std::vector<Buffer>& buffers = program_.buffers;
     std::optional<Staging> staging;
@@ -175,12 +175,15 @@ class PyProgram {
     {
       const WithoutGil nogil;
       std::lock_guard<ForkSafeMutex> turn(mutex_);
-      finished = executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watch_.get(), staging ? &*staging : nullptr);
+      finished = (!weights || weights->load([](void* asked) { return PythonPoll::ask(asked, 0); }, &python)) &&
+                 executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watch_.get(), staging ? &*staging : nullptr);
     }
     if (!finished) {
       python.raise_pending();
+      if (weights) raise_error_of(*weights);
       if (staging) raise_error_of(staging->stream);
     }
+    if (rows_missing) raise_stream_error("it ends where rows of embeddings are expected");
     return results;
   }
 
@@ -398,7 +401,7 @@ PYBIND11_MODULE(_csrc, module) {
       .def_property_readonly("isa", &PyProgram::isa)
       .def_property_readonly("weight_bytes", &PyProgram::weight_bytes)
       .def_property_readonly("arena_bytes", &PyProgram::arena_bytes)
-      .def("add_mapped", &PyProgram::add_mapped, py::arg("array"))
+      .def("add_table_file", &PyProgram::add_table_file, py::arg("array"), py::arg("file"), py::arg("offset"))
       .def("drop_arena", &PyProgram::drop_arena)
       .def("needed_bytes", &PyProgram::needed_bytes, py::arg("packs"), py::arg("shared_packs"), py::arg("pack"),
            py::arg("shared"), py::arg("tile"), py::arg("tile_rows"), py::arg("threads"), py::arg("carried"))
@@ -407,17 +410,17 @@ PYBIND11_MODULE(_csrc, module) {
           [](PyProgram& self, const py::array& ids, const py::array& positions, const py::array& cu_seqlens,
              const py::list& partials, const py::array& pack_segments, const py::array& pack_order, long shared_packs, int task,
              const py::list& ropes, const py::list& q_scales, const py::tuple& pack, const py::tuple& shared,
-             const py::tuple& tile, int threads, py::object poll, const std::optional<py::tuple>& staging, long give_back_rows) {
+             const py::tuple& tile, int threads, py::object poll, const std::optional<py::tuple>& staging, WeightStream* weights) {
             return self.run_body(exact<Ids>(ids, "ids"), exact<Ids>(positions, "positions"), exact<Ints>(cu_seqlens, "cu_seqlens"),
                                  all_partials(partials), exact<Ints>(pack_segments, "pack_segments"),
                                  exact<Ints>(pack_order, "pack_order"), shared_packs, task, all_ropes(ropes),
                                  all_exact<Floats>(q_scales, "q_scales"), layout_from(pack), layout_from(shared),
-                                 layout_from(tile), threads, std::move(poll), staging_from(staging), give_back_rows);
+                                 layout_from(tile), threads, std::move(poll), staging_from(staging), weights);
           },
           py::arg("ids"), py::arg("positions"), py::arg("cu_seqlens"), py::arg("partials"), py::arg("pack_segments"),
           py::arg("pack_order"), py::arg("shared_packs"), py::arg("task"), py::arg("ropes"), py::arg("q_scales"),
           py::arg("pack"), py::arg("shared"), py::arg("tile"), py::arg("threads"), py::arg("poll"), py::arg("staging"),
-          py::arg("give_back_rows"))
+          py::arg("weights"))
       .def(
           "run_tail",
           [](PyProgram& self, const py::list& data, const py::list& partials, const py::list& cu_vectors, const py::tuple& layout,

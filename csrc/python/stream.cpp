@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "../weight_stream.h"
-#include "poll.h"
 #include "reject.h"
 
 namespace py = pybind11;
@@ -40,22 +39,12 @@ py::array view(const py::object& self, size_t stage, size_t span) {
   return array;
 }
 
-void load(WeightStream& stream) {
-  PythonPoll python(py::none{});
-  bool loaded;
-  {
-    const WithoutGil nogil;
-    loaded = stream.load([](void* poll) { return PythonPoll::ask(poll, 0); }, &python);
-  }
-  if (loaded) return;
-  python.raise_pending();
-  raise_error_of(stream);
-}
-
 }  // namespace
 
+void raise_stream_error(const std::string& what) { throw StreamError(what); }
+
 void raise_error_of(const WeightStream& stream) {
-  if (!stream.error().empty()) throw StreamError(stream.error());
+  if (!stream.error().empty()) raise_stream_error(stream.error());
 }
 
 void add_weight_stream(py::module_& module) {
@@ -65,7 +54,6 @@ void add_weight_stream(py::module_& module) {
       .def(
           "view", [](const py::object& self, size_t stage, size_t span) { return view(self, stage, span); }, py::arg("stage"),
           py::arg("span"))
-      .def("load", &load)
       .def("bytes", [](const WeightStream& stream, size_t stage) {
              if (stage >= stream.stages()) reject("there is no such stage");
              return stream.bytes(stage);

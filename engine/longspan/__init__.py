@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         LongspanError,
         LongTextWarning,
         MemoryCeilingError,
+        UnusedWeightsWarning,
     )
     from .plan import Plan
     from .pooling.precision import Ranges
@@ -41,6 +42,7 @@ __all__ = [
     "Ranges",
     "SizedChunk",
     "StreamedChunk",
+    "UnusedWeightsWarning",
     "Usage",
     "Window",
     "__version__",

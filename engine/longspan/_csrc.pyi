@@ -65,13 +65,6 @@ class WeightStream:
     def view(self, stage: int, span: int) -> _UInt8:
         """Where a span will lie, once it is read: its bytes, zeros before that."""
 
-    def load(self) -> None:
-        """Read all that is not in memory, to stay.
-
-        Raises:
-            StreamError: the file cannot be read.
-        """
-
     def bytes(self, stage: int) -> int:
         """What a stage takes once it is read, in whole pages."""
 
@@ -91,7 +84,7 @@ class Program:
     def add(self, op: str, fields: dict[str, Any]) -> None:
         """Append an instruction and pack its weights, but for those that come in panels: these are read in place."""
 
-    def add_mapped(self, array: npt.NDArray[Any]) -> None:
+    def add_table_file(self, array: npt.NDArray[Any], file: int, offset: int) -> None:
         """Say that an array lies in a mapped file, so that its pages may leave memory and come again."""
 
     def panels_of(self, index: int) -> dict[str, list[_Panels]]:
@@ -150,7 +143,7 @@ class Program:
         threads: int,
         poll: Callable[[int], None] | None,
         staging: tuple[_Int64, int, WeightStream, int] | None,
-        give_back_rows: int,
+        weights: WeightStream | None,
     ) -> list[_Float32]:
         """Run a body. `staging`: where carried buffers lie, bytes of their rows, the stream, how many stages stay."""
 

@@ -20,14 +20,16 @@ from .checkpoint.tensor_view import TensorView
 from .checkpoint.tensors import Tensors
 from .errors import CheckpointError, InputError
 from .models import build_body
-from .models.binding import bind, check_surplus
+from .models.binding import bind
 from .models.config import ModelConfig
 from .models.extend import Extension, extend_body, stretched_rows
 from .models.family import Body
 from .models.foreign import foreign
 from .models.jina_v5 import with_task_adapters
 from .models.layers import LayerChoice, choose_layers, weighted_layers
+from .models.native_names import stored_as
 from .models.static import static
+from .models.surplus import check_surplus
 from .program.instructions import Embed
 from .program.operands import Weight
 from .program.program import Program
@@ -114,8 +116,8 @@ def load_backbone(recipe: Recipe, changes: Changes) -> Backbone:
             raise InputError(
                 "backend='transformers' runs a model as it is: without adapter, layers, tap, extend and layer pooling"
             )
-        own = ModelConfig.read(path)
-        return Backbone(foreign(own), Tensors(recipe.files.folder, {}), own.integer("vocab_size"))
+        body, vocabulary = foreign(recipe.files.folder)
+        return Backbone(body, Tensors(recipe.files.folder, {}), vocabulary)
     tensors = adapted_tensors(recipe, changes)
     if recipe.static:
         if changes.inside:
@@ -143,7 +145,7 @@ def _chosen(whole: Body, tensors: Tensors, changes: Changes) -> tuple[Body, Tens
     program = (choose_layers(whole, changes.layers) if in_panels else whole).pooled([])  # panels may lack the others
     bound = bind(program, tensors, whole.prefixes, whole.renamed)
     if not in_panels:
-        check_surplus(program, tensors, bound)
+        check_surplus(whole, tensors, bound)
     if changes.extension is not None:
         whole, tensors = _extended(whole, tensors, bound, changes.extension)
     return choose_layers(whole, changes.layers), tensors
@@ -156,7 +158,7 @@ def adapted_tensors(recipe: Recipe, changes: Changes) -> Tensors:
         raise InputError(f"{recipe.files.folder} is a table of token vectors, which takes no adapter")
     for adapter in (recipe.files.adapter, changes.adapter):
         if adapter is not None:
-            tensors = with_adapter(tensors, adapter)
+            tensors = with_adapter(tensors, adapter, partial(stored_as, tensors=tensors))
     return tensors
 
 

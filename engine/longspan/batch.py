@@ -51,7 +51,7 @@ class PackedBatch:
 
     Attributes:
         ids: [T] token ids.
-        positions: [T] position of each token within its segment, from 0.
+        positions: [T] position of each token within its segment, from 0; -1 for those that take none.
         cu_seqlens: [B + 1] segment offsets; a segment attends only to itself.
         partials: what to pool. The same ranges serve every `pool` instruction of a program whose `partials` index
             them; a program pools as many kinds as there are entries.

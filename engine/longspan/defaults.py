@@ -14,6 +14,7 @@ from .errors import InputError
 from .options import Options, check_long_text
 from .pipeline import Pipeline
 from .pooling.precision import check_precision
+from .pooling.tail import own_ranges
 from .text.inputs import check_text
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -111,7 +112,7 @@ class Defaults:
         if window_overlap is not None and not is_count(window_overlap, 0):
             raise InputError(f"window_overlap is {window_overlap!r}, expected an integer of at least 0")
         dimension = self.dimension(truncate_dim)
-        ranges = self.settings.ranges.get(dimension)
+        ranges = self.settings.ranges.get(dimension) or own_ranges(self.pipeline.recipe.tail, dimension)
         if check_precision(precision) in ("int8", "uint8") and ranges is None:
             given = "" if dimension == self.dimension(None) else f", truncate_dim={dimension}"
             raise InputError(

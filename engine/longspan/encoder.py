@@ -54,7 +54,8 @@ class Encoder(LoadedModel):
         dense: the folder of the Dense module, such as "2_Dense_256", where the checkpoint holds several to choose from.
         pooling: how token vectors become one vector, instead of what the checkpoint says: "cls", "mean", "max",
             "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "lasttoken:8" for the mean of the last 8 tokens,
-            "token:[MASK]" for the mean of the tokens that are [MASK]; several are concatenated.
+            "token:[MASK]" for the mean of the tokens that are [MASK]; several are concatenated. A plain folder with a
+            chat template needs it said: texts are then taken as they are, without the template.
         include_prompt: whether the prompt's tokens are pooled too, instead of what the checkpoint says.
         truncate_dim: keeps the leading components of each vector (Matryoshka); by default the checkpoint's choice.
         prompts: name → text, put before the texts of a call; added to the checkpoint's own.
@@ -172,7 +173,8 @@ class Encoder(LoadedModel):
             batch_size: accepted for compatibility; texts are packed by tokens, so there is nothing to choose.
             show_progress_bar: by default only where the logger "longspan" is at INFO.
             output_value: "token_embeddings" gives a list of [n_i, D] matrices, special tokens included.
-            precision: "int8" and "uint8" need `calibrate` first; "binary" and "ubinary" pack one bit per component.
+            precision: "int8" and "uint8" need `calibrate` first, unless the checkpoint's vectors are such integers
+                already (pplx-embed); "binary" and "ubinary" pack one bit per component.
             convert_to_numpy: False gives a list of torch tensors.
             convert_to_tensor: gives one torch tensor instead of a numpy array.
             device: accepted for compatibility; must be the encoder's own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,7 +25,9 @@ def embed_texts(pipeline: Pipeline, inputs: Sequence[Input], options: Options) -
     """One vector per text, [n, dimension] in the precision of the call, and what was used of each."""
     vectors = empty_vectors(len(inputs), options.dimension, options.precision)
     usages: list[Usage] = []
-    with Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress:
+    with _call(pipeline, inputs, options) as progress:
+        if pipeline.ceiling is not None:
+            vectors.fill(0)  # which takes the memory now, before others measure what is left
         for part in _slices(pipeline, inputs, options, offsets=False):
             progress.begin(len(part.packed.ids), part.group.characters)
             vectors[part.start : part.start + len(part.documents)] = text_vectors(
@@ -38,7 +41,7 @@ def embed_tokens(pipeline: Pipeline, inputs: Sequence[Input], options: Options) 
     """The vectors of every token of each text, specials included: [n_i, D] float32 each, as the body leaves them."""
     matrices: list[Float32] = []
     usages: list[Usage] = []
-    with Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress:
+    with _call(pipeline, inputs, options) as progress:
         for part in _slices(pipeline, inputs, options, offsets=False):
             progress.begin(len(part.packed.ids), part.group.characters)
             partials, counts = token_partials(part.packed)
@@ -66,13 +69,23 @@ def embed_chunks(
     """
     results: list[DocumentEmbedding] = []
     usages: list[Usage] = []
-    with Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress:
+    with _call(pipeline, inputs, options) as progress:
         for part in _slices(pipeline, inputs, options, offsets=True):
             progress.begin(len(part.packed.ids), part.group.characters)
             levels = [chunk_levels(part, i, chunker) for i in range(len(part.documents))]
             results += chunk_vectors(pipeline, part, levels, options, sizes, progress.reach)
             usages += part.usages
     return results, usages
+
+
+@contextmanager
+def _call(pipeline: Pipeline, inputs: Sequence[Input], options: Options) -> Iterator[Progress]:
+    """A turn of the pipeline, and a progress bar over the texts."""
+    with (
+        pipeline.call(len(inputs), options.dimension, options.unit),
+        Progress(options.show_progress, sum(len(item.text) for item in inputs)) as progress,
+    ):
+        yield progress
 
 
 def _slices(pipeline: Pipeline, inputs: Sequence[Input], options: Options, *, offsets: bool) -> Iterator[Slice]:

@@ -48,3 +48,7 @@ class LongTextWarning(UserWarning):
     def __init__(self, message: str = "", texts: int = 0) -> None:
         super().__init__(message)
         self.texts = texts
+
+
+class UnusedWeightsWarning(UserWarning):
+    """A checkpoint has weights beside its model that nothing here uses, and that are no head that is known by name."""

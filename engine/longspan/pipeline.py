@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from .backbone import Changes, load_backbone
 from .batch import Float32, Int32, PackedBatch, Partials
 from .checkpoint.recipe import Recipe
 from .errors import CheckpointError, InputError
+from .executors.ceiling import CALLS, Ceiling
 from .executors.choice import MakeExecutor
 from .executors.protocol import Executor
 from .models.binding import bind
@@ -25,6 +27,7 @@ from .text.packing import Document, PackedTexts, pack
 from .text.separator import Separator, separate
 from .text.tokenizer import Tokenizer, Tokens
 from .text.windows import split_windows
+from .text_memory import VECTOR
 
 EXPECTED_TOKENS = 32768
 """Tokens of the longest text that memory is kept for, where a ceiling asks; longer ones find out when they come."""
@@ -129,9 +132,14 @@ class Pipeline:
         return min(wanted or self.positions, self.positions)
 
     @property
+    def ceiling(self) -> Ceiling | None:
+        """The ceiling on the process's memory that its executor keeps to."""
+        return self.executor.ceiling
+
+    @property
     def memory(self) -> int | None:
-        """The ceiling on the process's memory, in bytes, that its executor keeps to."""
-        return self.executor.memory
+        """That ceiling in bytes."""
+        return None if self.ceiling is None else self.ceiling.memory
 
     def length(self, wanted: int | None) -> int:
         """How many tokens it sees at a time: as many as are wanted, up to its positions; None for its own length."""
@@ -207,7 +215,34 @@ class Pipeline:
 
     def pack(self, documents: Sequence[Document]) -> PackedTexts:
         """The documents' windows, end to end."""
-        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix)
+        return pack(documents, self.tokenizer.prefix, self.tokenizer.suffix, self.body.padding)
+
+    # --- below a ceiling -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def call(self, vectors: int, dimension: int, unit: bool) -> Iterator[None]:
+        """A call that gives so many vectors: below a ceiling one at a time, and only if there is room for these.
+
+        Raises:
+            MemoryCeilingError: there is none.
+        """
+        if self.ceiling is None:
+            yield
+            return
+        with CALLS:
+            self.executor.prepare_tail(self.tail(dimension, unit), self.tail_tensors)
+            self.require(vectors * (4 * dimension + VECTOR), f"{vectors:,} vectors take")
+            yield
+
+    def require(self, needed: int, what: str) -> None:
+        """Make room for so many bytes below the ceiling, if there is one.
+
+        Raises:
+            MemoryCeilingError: there is not so much; it says what takes them.
+        """
+        if self.ceiling is not None and needed > self.ceiling.room(0):
+            self.executor.release()
+            self.ceiling.require(needed, what)
 
     # --- packed texts to vectors ---------------------------------------------------------------------------------
 

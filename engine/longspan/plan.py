@@ -16,22 +16,19 @@ from .byte_sizes import in_mib, parse_size
 from .checks import is_count
 from .errors import InputError
 from .executors.cpu import CpuExecutor
-from .executors.footprint import FAULT, Footprint, Table
+from .executors.footprint import Footprint, Table
 from .executors.ways import TILE_ROWS
 from .pipeline import Pipeline
 from .process_memory import ProcessMemory, measure
 from .text.windows import count_windows
+from .text_memory import chunk_bytes, chunks_of, token_bytes
 
 MOST_TOKENS = (1 << 31) - 1
 CHUNK_TOKENS = 256
 
 # Measured on contracts, abstracts and manuals, with documents up to two million tokens.
 _DISTINCT, _GROWTH = 2.5, 0.7  # Heaps' law: n tokens of prose have about 2.5 n^0.7 different ones
-_FIRST_CALL = 2 << 20  # caches, stacks of threads
-_SLICE, _SLICE_CHARACTER = 1 << 17, 40  # characters that are tokenised at a time, bytes for each
-_CHARACTERS = 4.5  # of a token
-_TOKEN = 115  # bytes of a token at the worst moment: its text, ids, offsets, places, ranks of boundaries
-_CHUNK = 1200  # bytes of a chunk's Python objects
+_FAULT = 1 << 16  # bytes of a mapped file that come into memory with one row
 
 # The choice of a schedule looks at neighbours and at balance: with so many windows, more change nothing.
 _WINDOWS = 4096
@@ -61,7 +58,7 @@ class Plan:
         stages: how many stages' weights are read from a file while they are needed; 0 if all are in memory anyway.
         kept_stages: how many of these stay in memory.
         wave_tokens: how many tokens go through the stages together, for one reading of the others.
-        tables_kept: whether pages of the embedding tables stay in memory once their rows were read.
+        tables_kept: whether pages of the embedding tables stay in memory; else rows are read as they are needed.
         memory: the ceiling, if one is set.
         parts: what the peak is made of.
         reached: the peak of this process so far.
@@ -113,7 +110,7 @@ class Plan:
         if self.stages:
             yield self._weights_line()
         if not self.tables_kept:
-            yield "pages of the embedding tables leave memory once their rows are read"
+            yield "rows of the embedding tables are read from the file as they are needed"
         if self.tile_rows != TILE_ROWS:
             yield f"intermediate matrices for {self.tile_rows} tokens at a time"
         yield ""
@@ -168,11 +165,10 @@ def plan_document(pipeline: Pipeline, tokens: int, max_seq_length: int, dimensio
     segments = np.arange(min(windows, _WINDOWS) + 1, dtype=np.int64) * longest
     width = pipeline.body.output.width * len(pipeline.modes)
     sizes = Sizes(count, windows, longest, width, dimension)
-    beside = _text_bytes(count) + _result_bytes(sizes)
-    tail = pipeline.tail(dimension, unit), pipeline.tail_tensors
-    footprint = executor.footprint(segments, *tail, _touched(executor.tables, sizes), beside)
+    beside = token_bytes(count) + _result_bytes(sizes)
+    footprint = executor.footprint(segments, pipeline.tail(dimension, unit), pipeline.tail_tensors, beside)
     process = measure({table.file for table in footprint.tables})
-    return make_plan(sizes, footprint, process, executor.memory)
+    return make_plan(sizes, footprint, process, pipeline.memory)
 
 
 def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory, memory: int | None = None) -> Plan:
@@ -186,10 +182,10 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory, memory
         Part("packed weights", footprint.weights),
         *([Part("panels in the file", footprint.panels)] if footprint.panels else []),
         *([Part("weights read from a file", footprint.streamed)] if stages else []),
-        Part("embedding tables in the file", footprint.touched if way.give_back else tables),
+        *([Part("embedding tables in the file", tables)] if footprint.tables_mapped else []),
         Part("arena", max(footprint.arena, footprint.arena_now)),
         *([Part("rotary positions", footprint.ropes)] if footprint.ropes else []),
-        Part("text and tokens", _text_bytes(sizes.tokens)),
+        Part("text and tokens", token_bytes(sizes.tokens)),
         Part("partials and vectors", _result_bytes(sizes)),
     )
     return Plan(
@@ -204,7 +200,7 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory, memory
         stages=stages,
         kept_stages=kept,
         wave_tokens=way.wave_tokens,
-        tables_kept=not way.give_back,
+        tables_kept=footprint.tables_mapped,
         memory=memory,
         parts=parts,
         reached=process.peak,
@@ -212,26 +208,22 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory, memory
 
 
 def _touched(tables: Iterable[Table], sizes: Sizes) -> int:
-    """Bytes of the tables that come into memory: a block for every row that a document of prose is likely to use."""
+    """Bytes of mapped tables that come into memory: a block for every row that a document of prose is likely to use."""
     total = 0
     for table in tables:
         size = table.rows * table.row_bytes
         if table.kind == "tokens":
             rows = min(_DISTINCT * sizes.tokens**_GROWTH, sizes.tokens, table.rows)
-            blocks = max(size / FAULT, 1)
-            total += int(size * -math.expm1(-rows * (1 + table.row_bytes / FAULT) / blocks))
+            blocks = max(size / _FAULT, 1)
+            total += int(size * -math.expm1(-rows * (1 + table.row_bytes / _FAULT) / blocks))
         else:
             rows = sizes.window_tokens if table.kind == "positions" else 1
-            total += min(size, rows * table.row_bytes + FAULT)
+            total += min(size, rows * table.row_bytes + _FAULT)
     return total
-
-
-def _text_bytes(tokens: int) -> int:
-    return _FIRST_CALL + int(min(tokens * _CHARACTERS, _SLICE) * _SLICE_CHARACTER) + tokens * _TOKEN
 
 
 def _result_bytes(sizes: Sizes) -> int:
     """Partials of the document, of its chunks and of those that cross windows, then the vectors."""
-    chunks = math.ceil(sizes.tokens / (0.75 * CHUNK_TOKENS))  # they end at sentences, so most are not full
+    chunks = chunks_of(sizes.tokens)
     partials = 2 * sizes.windows + chunks
-    return partials * (sizes.width * 4 + 48) + (chunks + 1) * sizes.dimension * 4 + chunks * _CHUNK
+    return partials * (sizes.width * 4 + 48) + (chunks + 1) * sizes.dimension * 4 + chunk_bytes(chunks)

@@ -17,12 +17,14 @@ from .prefetch import prefetched
 from .results import Usage
 from .text.inputs import Input
 from .text.packing import Document, PackedTexts
+from .text_memory import text_bytes
 
 _SLICE_TEXTS = 4096
 _SLICE_CHARACTERS = 1 << 21
 _STREAM_CHARACTERS = 1 << 18  # some seconds of work: what a stream holds back at most
 _FIRST_CHARACTERS = 1 << 12  # a stream's first slice is one text or so many characters; each is twice the one before
 _CEILING_CHARACTER = 2048  # bytes of a ceiling for each: a character takes some 64 at worst, in two slices
+_CEILING_TEXT = 1 << 17  # the same for each text, which takes 1.5 kB however short it is
 _PATIENCE = 0.05  # seconds that a slice waits for texts; after a text that took so long, slices begin with one again
 
 
@@ -91,11 +93,16 @@ def slice_characters(memory: int | None, usual: int) -> int:
     return usual if memory is None else min(usual, max(memory // _CEILING_CHARACTER, _FIRST_CHARACTERS))
 
 
+def slice_texts(memory: int | None) -> int:
+    """The most texts of a slice."""
+    return _SLICE_TEXTS if memory is None else min(_SLICE_TEXTS, max(memory // _CEILING_TEXT, 64))
+
+
 def listed_groups(inputs: Sequence[Input], memory: int | None = None) -> Iterator[Group]:
     """A list of texts in as few groups as the bounds allow; the last stands alone."""
-    start, characters, most = 0, 0, slice_characters(memory, _SLICE_CHARACTERS)
+    start, characters, most, texts = 0, 0, slice_characters(memory, _SLICE_CHARACTERS), slice_texts(memory)
     for index, item in enumerate(inputs):
-        if index > start and (index - start == _SLICE_TEXTS or characters + len(item.text) > most):
+        if index > start and (index - start == texts or characters + len(item.text) > most):
             yield Group(start, inputs[start:index])
             start, characters = index, 0
         characters += len(item.text)
@@ -139,7 +146,7 @@ def streamed_groups(inputs: Iterable[Input], memory: int | None = None) -> Itera
         if failure is not None:
             raise failure
         start += len(group)
-        texts = 1 if slow else min(2 * len(group), _SLICE_TEXTS)
+        texts = 1 if slow else min(2 * len(group), slice_texts(memory))
         characters = _FIRST_CHARACTERS if slow else min(2 * characters, most)
 
 
@@ -149,6 +156,7 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
     Raises:
         InputError: a text is too long and the policy is "error", the prompt leaves no room, or a text lacks the token
             that is pooled. All texts before it have been handed out.
+        MemoryCeilingError: tokenising a slice would not leave the process below its ceiling.
     """
     characters = 0
     for part in prefetched(
@@ -161,7 +169,7 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
         del part
         if failure is not None:
             raise failure
-        if characters >= _SLICE_CHARACTERS // 2:
+        if characters >= _SLICE_CHARACTERS // 2 or pipeline.ceiling is not None:
             _csrc.trim_memory()  # so that many slices take no more than a few
             characters = 0
 
@@ -169,6 +177,10 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
 def make_slice(pipeline: Pipeline, group: Group, options: Options, *, offsets: bool) -> Slice:
     """Tokenise and pack one group, up to the first text that is not usable."""
     # One token more than fits shows that a text is cut; how many there are is counted only for those who ask.
+    if pipeline.ceiling is not None:  # nobody counts otherwise
+        needed = text_bytes((item.text for item in group.inputs), offsets=offsets)
+        what = f"{options.what}[{group.start}] takes" if len(group.inputs) == 1 else "texts take"
+        pipeline.require(needed, what)
     limit = options.max_seq_length + 1 if options.long_text == "truncate" and not options.count_tokens else None
     pieces = [item.pieces for item in group.inputs if item.pieces is not None]
     if pieces:  # given so, all of them

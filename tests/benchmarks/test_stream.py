@@ -35,7 +35,7 @@ def test_table() -> None:
     run = stream.Run("a case", 3, 4, samples)
     assert [run.peak_after(share) >> 20 for share in (0, 0.25, 0.5, 1)] == [100, 103, 105, 110]
     words = stream.table([run]).splitlines()[-1].split()
-    assert words[-7:] == ["103", "MiB", "105", "MiB", "110", "MiB", "+4.8%"]
+    assert words[-9:] == ["103", "MiB", "105", "MiB", "110", "MiB", "10", "MiB", "+4.8%"]
 
 
 @pytest.mark.slow

@@ -54,6 +54,8 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "biases": ("bert", {"target_modules": BERT, "bias": "all"}),
     "own biases": ("bert", {"target_modules": BERT, "lora_bias": True}),
     "embedding": ("bert", {"target_modules": ["word_embeddings", "query"]}),
+    "embedding saved too": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
+    "decomposed embedding": ("bert", {"target_modules": ["word_embeddings"], "use_dora": True}),
     "modules saved whole": ("bert", {"target_modules": ["query"], "modules_to_save": ["LayerNorm"]}),
     "transposed": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
 }
@@ -164,6 +166,35 @@ def test_half_an_update(tmp_path: Path) -> None:
     del tensors[next(name for name in tensors if "lora_B" in name)]
     save_file(tensors, adapter / "adapter_model.safetensors")
     with pytest.raises(CheckpointError, match="lacks lora_B"):
+        with_adapter(Tensors.open(base), adapter)
+
+
+def test_a_table_of_embeddings_in_the_adapter(tmp_path: Path) -> None:
+    """PEFT saves it beside its update, which is of that table and not of the base's."""
+    base, adapter = adapted(tmp_path, "embedding saved too")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = "base_model.model.embed_tokens.base_layer.weight"
+    save_file({**tensors, name: tensors[name] + 1}, adapter / "adapter_model.safetensors")
+    ours = with_adapter(Tensors.open(base), adapter)["embed_tokens.weight"]
+    theirs = merged(base, adapter, "embedding saved too")["embed_tokens.weight"].numpy()
+    np.testing.assert_allclose(as_float32(ours.data, ours.dtype), theirs, atol=2e-6)
+
+
+def test_magnitudes_of_a_wrong_shape(tmp_path: Path) -> None:
+    base, adapter = adapted(tmp_path, "decomposed embedding")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = next(name for name in tensors if "magnitude" in name)
+    save_file({**tensors, name: torch.ones(5)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"the lora_magnitude_vector of '\S+' has the shape \[5\], expected \[32\]"
+    ):
+        with_adapter(Tensors.open(base), adapter)
+
+
+def test_magnitudes_of_a_plain_update(tmp_path: Path) -> None:
+    base, adapter = adapted(tmp_path, "decomposed")
+    edit(adapter, use_dora=False)
+    with pytest.raises(CheckpointError, match="has lora_magnitude_vector, and 'use_dora' is false"):
         with_adapter(Tensors.open(base), adapter)
 
 

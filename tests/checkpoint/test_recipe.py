@@ -13,12 +13,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
+from longspan.checkpoint.choices import Choices
 from longspan.checkpoint.recipe import (
     DenseModule,
     LayerNormModule,
     NormalizeModule,
     PoolingMode,
     read_recipe,
+    read_recipes,
 )
 from longspan.checkpoint.tensors import Tensors
 from longspan.errors import CheckpointError
@@ -240,8 +242,9 @@ def test_plain_folder_with_a_chat_template(folder: Path, place: str) -> None:
         update(folder / place, chat_template="{{ messages }}")
     else:
         (folder / place).write_text("{{ messages }}")
-    with pytest.raises(CheckpointError, match=f"{place} holds a chat template"):
+    with pytest.raises(CheckpointError, match=rf"{place} holds a chat template.*pooling=\"lasttoken\""):
         read_recipe(folder)
+    assert read_recipes(folder, Choices(pooling=("lasttoken",))).main.pooling == ("lasttoken",)
     make_old(folder)
     assert read_recipe(folder).pooling == ("mean",)
 

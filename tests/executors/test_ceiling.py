@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from longspan import MemoryCeilingError
-from longspan.executors.ceiling import Ceiling, available
+from longspan.executors.ceiling import GROWTH, Ceiling, Turn, available
 from longspan.process_memory import measure
 
 MIB = 1 << 20
@@ -77,10 +80,49 @@ def test_a_ceiling_that_was_passed_already() -> None:
 def test_what_it_leaves() -> None:
     memory = measure().peak + (1 << 30)
     ceiling = Ceiling(memory)
-    ceiling.start()
     room = ceiling.room(0)
     assert memory - measure().peak - 100 * MIB < room + memory // 32 < memory
     assert ceiling.room(50 * MIB) == pytest.approx(room + 50 * MIB, abs=5 * MIB)
     needed = 3 << 30
     smallest = Ceiling(ceiling.smallest(0, needed))
-    assert 0 <= smallest.room(0) - needed + 5 * MIB < 10 * MIB
+    assert 0 <= smallest.room(0) - needed - GROWTH + 5 * MIB < 10 * MIB
+    with pytest.raises(MemoryCeilingError, match=r"but a thing takes 9,216\.0 MiB beside .*: give memory=.\d+MiB"):
+        ceiling.require(9 << 30, "a thing takes")
+    ceiling.require(1, "a thing takes")
+
+
+def test_a_turn_is_its_threads_own() -> None:
+    turn, order = Turn(), []
+
+    def other() -> None:
+        with turn:
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with turn, turn:  # as a signal handler's call is inside the one that it interrupts
+        thread.start()
+        thread.join(0.05)
+        order.append("own")
+    thread.join()
+    assert order == ["own", "other"]
+
+
+def test_a_turn_in_a_forked_child() -> None:
+    turn, started, leave = Turn(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turn:
+            started.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    started.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        with turn:
+            os._exit(7)
+    leave.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

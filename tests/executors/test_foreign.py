@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
-from tests.models.harness import VOCABULARY, save, texts_of
-from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel
+from tests.models.harness import VOCABULARY, ids_of, save, texts_of
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    AutoModel,
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    LongT5Config,
+    LongT5Model,
+    M2M100Config,
+    M2M100Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLModel,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormModel,
+    SwitchTransformersConfig,
+    SwitchTransformersModel,
+    ViTConfig,
+    ViTModel,
+    XLMConfig,
+    XLMModel,
+)
 
 from longspan import CheckpointError, Encoder, InputError
 
 TEXTS = texts_of((0, 1, 2, 5, 5, 20, 64))
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 32,
     "num_attention_heads": 2,
@@ -66,12 +91,70 @@ def test_what_it_does_not_do(albert: Path, options: dict[str, object]) -> None:
         Encoder(albert, backend="transformers", device="cpu", **options)  # type: ignore[arg-type]
 
 
-def test_a_config_without_a_width(albert: Path, tmp_path: Path) -> None:
+M2M_SIDES = {"layers": 1, "attention_heads": 2, "ffn_dim": 40}
+IMAGES = {"image_size": 32, "patch_size": 16}
+VOCAB, PAIR = {"vocab_size": len(VOCABULARY)}, {"num_layers": 2, "num_heads": 2}
+T5: dict[str, Any] = {**VOCAB, **PAIR, "d_model": 32, "d_kv": 8, "d_ff": 40}
+M2M: dict[str, Any] = {
+    **VOCAB,
+    "d_model": 32,
+    "pad_token_id": 0,
+    **{f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in M2M_SIDES.items()},
+}
+VISION = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32}
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+OTHERS: dict[str, Callable[[], Any]] = {
+    "encoder alone": lambda: LongT5Model(LongT5Config(**T5)),
+    "experts": lambda: SwitchTransformersModel(SwitchTransformersConfig(**T5, num_experts=2)),
+    "no decoder ids": lambda: M2M100Model(M2M100Config(**M2M)),
+    "positions kept for padding": lambda: RobertaPreLayerNormModel(RobertaPreLayerNormConfig(**SMALL, pad_token_id=1)),
+    "another name of the width": lambda: XLMModel(XLMConfig(**VOCAB, emb_dim=32, n_layers=2, n_heads=2)),
+    "a part for texts": lambda: Qwen2_5_VLModel(
+        Qwen2_5_VLConfig(
+            text_config={**SMALL, "num_key_value_heads": 2, "rope_parameters": MROPE}, vision_config=VISION
+        )
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::longspan.LongTextWarning")
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models(tmp_path: Path, name: str) -> None:
+    """As transformers', and as long as there are positions."""
+    folder = save(tmp_path, OTHERS[name]())
+    model = AutoModel.from_pretrained(str(folder), dtype=torch.float32).eval()
+    encoder = Encoder(folder, backend="transformers", device="cpu", pooling="mean", long_text="truncate")
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    texts = texts_of((0, 3, 50, 300))
+    with torch.inference_mode():
+        ids = [ids_of(text)[None] for text in texts]
+        cut = [torch.cat([one[:, : min(encoder.max_seq_length, one.shape[1]) - 1], one[:, -1:]], 1) for one in ids]
+        theirs = [
+            model(input_ids=one, attention_mask=torch.ones_like(one)).last_hidden_state[0].mean(0).numpy()
+            for one in cut
+        ]
+    np.testing.assert_allclose(encoder.encode(texts), theirs, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: ViTModel(ViTConfig(**{**SMALL, **IMAGES, "vocab_size": None})), "field 'vocab_size' is missing"),
+        (lambda: CLIPModel(CLIPConfig(text_config=SMALL, vision_config={**SMALL, **IMAGES})), "no token vectors"),
+    ],
+)
+def test_a_model_of_something_else(tmp_path: Path, model: Callable[[], Any], message: str) -> None:
+    folder = save(tmp_path, model())
+    with pytest.raises(CheckpointError, match=message):
+        Encoder(folder, backend="transformers", device="cpu")
+
+
+def test_a_damaged_config(albert: Path, tmp_path: Path) -> None:
     for path in albert.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "modules.json").unlink()
     config = json.loads((albert / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "hidden_size"}))
-    with pytest.raises(CheckpointError, match=re.escape("none of the fields hidden_size, n_embd")):
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": -3}))
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
         Encoder(tmp_path, backend="transformers", device="cpu")

@@ -28,6 +28,7 @@ from longspan.program.instructions import (
     Normalize,
     Pool,
     Qkv,
+    TanhQuantize,
 )
 from longspan.program.operands import Buffer, LowRank, Rows, Weight
 from longspan.program.program import Program
@@ -293,3 +294,9 @@ def test_normalize(unit: bool) -> None:
     result = run(op, {"x": x}, {}, without_tokens(()))["y"]
     lengths = (x[:, :10] ** 2).sum(1, keepdim=True).sqrt().clamp(min=1e-12)
     expect(result, x[:, :10] / lengths if unit else x[:, :10])
+
+
+def test_tanh_quantize() -> None:
+    x = torch.tensor([[0.0, 0.001, -0.3, 0.5, 40.0, -40.0]], dtype=torch.float64)
+    op = TanhQuantize(stage=0, x=Buffer("x", Rows.VECTORS, 6), out=Buffer("y", Rows.VECTORS, 6))
+    assert run(op, {"x": x}, {}, without_tokens(()))["y"].tolist() == [[0, 0, -37, 59, 127, -127]]

@@ -250,6 +250,7 @@ def instructions(tail: bool) -> Mapping[str, Arguments]:
         return both | {
             "combine": {"partials": P, "out": N, "kind": "mean", "index": 0, "column": 0},
             "normalize": {"x": N, "out": N, "unit": True},
+            "tanhquantize": {"x": N, "out": N},
         }
     heads = {"heads": 1, "kv_heads": 1, "head_size": WIDTH}
     experts = {"routing": {"experts": WIDTH, "chosen": 1, "normalised": True}, "router": floats(WIDTH, WIDTH)}

@@ -23,8 +23,6 @@ class Sizes:
     stage_bytes: Sequence[int] = ()
     carried: int = 100
     scratch: int = 300
-    tables: int = 5000
-    passing: int = 1000
 
     def arena_bytes(self, cu_seqlens: Int64, way: Way) -> int:
         longest = int(np.diff(cu_seqlens).max(initial=0))
@@ -32,9 +30,6 @@ class Sizes:
         own = 1 if way.schedule == "shared" else 2
         held = self.carried * (int(cu_seqlens[-1]) if way.staged else own * pack)
         return held + own * pack * self.scratch + 2 * way.tile_rows * 10
-
-    def table_bytes(self, *, give_back: bool) -> int:
-        return self.passing if give_back else self.tables
 
 
 def offsets(lengths: Sequence[int]) -> Int64:
@@ -64,23 +59,23 @@ def test_with_room_nothing_is_given_up(lengths: list[int], stage_bytes: tuple[in
 
 
 def test_what_is_given_up_first() -> None:
-    """Tables leave memory before packs get smaller, and these before weights are read again and again."""
+    """Packs get smaller, then all threads share them, before weights are read again and again."""
     sizes, batch = Sizes((50_000,) * 4), offsets([300] * 40)
     seen: list[str] = []
     for room in range(need_of(batch, sizes, Way()).total, least(batch, sizes) - 1, -1000):
         chosen = choose(batch, sizes, room)
         assert chosen is not None
-        kind = "staged" if chosen.way.staged else chosen.way.schedule if chosen.way.give_back else "kept tables"
+        kind = "staged" if chosen.way.staged else chosen.way.schedule if chosen.way.pack_tokens else "usual"
         if kind not in seen[-1:]:
             seen.append(kind)
-    assert seen == ["kept tables", "auto", "shared", "staged"]
+    assert seen == ["usual", "auto", "shared", "staged"]
 
 
 def test_waves_against_kept_weights() -> None:
     """What is read is least: a wave of all texts where it fits, else as many stages as fit beside smaller ones."""
     sizes = Sizes((0, *[100_000] * 10, 0), carried=10, scratch=1)
     batch = offsets([100] * 100)
-    need = need_of(batch, sizes, Way(give_back=True, kept=0, wave_tokens=10_000))
+    need = need_of(batch, sizes, Way(kept=0, wave_tokens=10_000))
     chosen = choose(batch, sizes, need.total)
     assert chosen is not None
     assert (chosen.way.wave_tokens, chosen.way.kept) == (10_000, 1)  # the first stage has no weights

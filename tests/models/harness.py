@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from longspan import CheckpointError, Encoder, _csrc
 from longspan.batch import Float32
 from longspan.checkpoint.config import read_json
-from longspan.models import build_body
+from longspan.models import NAMESAKES, build_body
 from longspan.models.config import ModelConfig
 from longspan.weights import FORMATS, Format
 
 from .formats import Reference, judge_of
+from .options import options_of
 from .parity import MEASURED, Parity, configuration, smallest_cosine
 from .properties import check_bits, check_properties
 
@@ -122,15 +123,16 @@ def last_hidden_state(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A model class of transformers, and how it is run."""
+    """A model class of transformers, and how it is run, `kind` of attention included."""
 
     model: Any
     forward: Forward = last_hidden_state
     loading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = "eager"
 
     def token_vectors(self, folder: Path, dtype: torch.dtype, texts: Sequence[str]) -> list[Any]:
         """A text at a time."""
-        model = self.model.from_pretrained(str(folder), dtype=dtype, attn_implementation="eager", **self.loading)
+        model = self.model.from_pretrained(str(folder), dtype=dtype, attn_implementation=self.kind, **self.loading)
         model.eval()
         found = []
         for text in texts:
@@ -174,14 +176,16 @@ def check(
     """
     texts = texts_of() if texts is None else texts
     errors, cosine = check_errors(folder, peer, texts, unfused=unfused, task=task)
-    model_type = read_json(folder / "config.json")["model_type"]
+    config = read_json(folder / "config.json")
+    model_type = _named(config)
     known = any(parity.model_type == model_type for parity in MEASURED)
     tiers = _csrc.tiers()[-1:] if known else _csrc.tiers()
     exact = peer.token_vectors(folder, torch.float64, texts)
     narrow: dict[str, float] = {
         weights: check_narrow(folder, peer, texts, exact, weights, tiers, task) for weights in NARROW
     }
-    MEASURED.append(Parity(model_type, configuration(), errors, cosine, narrow))
+    options = options_of(config, encoder_of(folder, tiers[-1])._pipeline.body)
+    MEASURED.append(Parity(model_type, configuration(), errors, cosine, narrow, options))
     for weights in FORMATS:
         check_properties(folder, texts, weights)
     for isa in tiers[:-1]:
@@ -189,6 +193,12 @@ def check(
             patch.setenv("LONGSPAN_ISA", isa)
             for weights in NARROW:
                 check_bits(folder, texts, weights)
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    """The model type, with the kind of positions where these make it another family."""
+    model_type, positions = config["model_type"], config.get("position_embedding_type")
+    return f"{model_type}, {positions}" if (model_type, positions) in NAMESAKES else str(model_type)
 
 
 def check_errors(

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .options import OPTIONS
+
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 
 
@@ -23,11 +25,12 @@ class Parity:
     """One checkpoint beside its reference.
 
     Attributes:
-        model_type: as its config.json has it.
+        model_type: as its config.json has it, with the kind of positions where that makes it another family.
         name: of the configuration.
         errors: by tier, our greatest error to float64 over that of torch in float32.
         cosine: the smallest between a token's vector and that in float64.
         narrow: by format, the smallest between a text's vector and that in float64.
+        options: what its layers do, of `options_of`.
     """
 
     model_type: str
@@ -35,6 +38,7 @@ class Parity:
     errors: Mapping[str, float]
     cosine: float
     narrow: Mapping[str, float]
+    options: tuple[str, ...] = ()
 
 
 MEASURED: list[Parity] = []
@@ -62,15 +66,22 @@ def table(measured: Iterable[Parity]) -> str:
     # Tiers that differ in narrow formats alone have the same errors.
     tiers = [tier for tier, column in columns.items() if tier == next(t for t in columns if columns[t] == column)]
     formats = list(dict.fromkeys(name for parity in rows for name in parity.narrow))
-    heads = ["`model_type`", "configurations", *(f"error, {tier}" for tier in tiers), "smallest cosine"]
+    heads = [
+        "`model_type`",
+        "configurations",
+        "positions and attention",
+        *(f"error, {tier}" for tier in tiers),
+        "smallest cosine",
+    ]
     heads += [f"{name}, text's cosine" for name in formats]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * (len(heads) - 3)]
     for model_type, group in groupby(rows, key=lambda parity: parity.model_type):
         mine = list(group)
         names = list(dict.fromkeys(parity.name for parity in mine))
         worst = [max(parity.errors[tier] for parity in mine) for tier in tiers]
         cosine = min(parity.cosine for parity in mine)
-        cells = [f"`{model_type}`", f"{len(mine)}: {', '.join(names)}", *(f"{error:.2f}" for error in worst)]
+        options = ", ".join(name for name in OPTIONS if any(name in parity.options for parity in mine))
+        cells = [f"`{model_type}`", f"{len(mine)}: {'; '.join(names)}", options, *(f"{error:.2f}" for error in worst)]
         narrow = [f"{min(parity.narrow[name] for parity in mine):.4f}" for name in formats]
         lines.append("| " + " | ".join([*cells, f"1 − {1 - cosine:.0e}", *narrow]) + " |")
     return "\n".join(lines)

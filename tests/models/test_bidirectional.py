@@ -76,6 +76,12 @@ def token_vectors(folder: Path) -> Any:
     return np.concatenate(encoder.encode(texts_of(), prompt="", output_value="token_embeddings"))
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gemma", "gemma3_text"])
+def test_contradictions(tmp_path: Path, model_type: str) -> None:
+    fields = {"model_type": model_type, "is_causal": True, "use_bidirectional_attention": True}
+    assert_refused(tmp_path, BASE | fields, "field 'is_causal' is true, and 'use_bidirectional_attention' too")
+
+
 class BiLlm:
     """Llama whose layers see both sides from one of them on, as BiLLM's code does it."""
 
@@ -100,7 +106,7 @@ class BiLlm:
         return found
 
 
-@pytest.mark.parametrize("start", [-1, 0, 1, 2, 3])
+@pytest.mark.parametrize("start", [-1, 0, 1, 2, 3], ids=lambda start: f"BeLLM from layer {start} on")
 def test_from_a_layer_on(tmp_path: Path, start: int) -> None:
     folder = save(tmp_path, LlamaModel(LlamaConfig(**BASE)))
     check(edit_config(folder, billm_start_index=start), BiLlm(start))

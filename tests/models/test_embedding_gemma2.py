@@ -22,7 +22,7 @@ from longspan.program.instructions import Attention
 
 from .harness import Peer, assert_refused, check, encoder_of, save
 from .tiny import BASE as PLAIN
-from .tiny import DYNAMIC, LINEAR, YARN
+from .tiny import DYNAMIC, LINEAR, LLAMA3, YARN
 
 BASE = PLAIN | {
     "hidden_size_per_layer_input": 12,
@@ -67,6 +67,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "linear": per_type(LINEAR, USUAL),
     "dynamic": per_type(USUAL, DYNAMIC),
     "yarn": per_type(YARN, LINEAR),
+    "llama3": per_type(LLAMA3, USUAL),
 }
 
 
@@ -75,6 +76,15 @@ def test_text(tmp_path: Path, name: str) -> None:
     config = EmbeddingGemma2TextConfig(**BASE | CONFIGS[name])
     # Scores without a scale are large, and what rounds twice as often there shows: one of these errs by 3.5 times.
     check(save(tmp_path, EmbeddingGemma2TextModel(config)), Peer(EmbeddingGemma2TextModel), unfused=4.0)
+
+
+WRAPPED = ("proportional", "small window", "large window", "types", "biases", "linear", "yarn")
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_configurations_of_a_model_of_images(tmp_path: Path, name: str) -> None:
+    folder = save(tmp_path, EmbeddingGemma2Model(EmbeddingGemma2Config(text_config=BASE | CONFIGS[name])))
+    check(folder, Peer(EmbeddingGemma2Model), unfused=4.0)
 
 
 def test_text_of_a_model_of_images(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from longspan.models import build_body
 from longspan.models.config import ModelConfig
 from longspan.program.instructions import Attention
 
-from .harness import Peer, assert_refused, check, encoder_of, save
+from .harness import Peer, assert_refused, check, check_errors, encoder_of, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 GEMMAS: dict[str, dict[str, Any]] = {
@@ -61,6 +61,9 @@ GEMMA2S: dict[str, dict[str, Any]] = {
     "head size 256": {"head_dim": 256, "num_hidden_layers": 2, "sliding_window": 64},
     "linear": {"rope_parameters": LINEAR, "rms_norm_eps": 1e-3},
     "yarn": {"rope_parameters": YARN, "tie_word_embeddings": False},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
 }
 
 
@@ -134,6 +137,29 @@ def config_with_images(**text: Any) -> Gemma3Config:
 def test_text_of_a_model_of_images(tmp_path: Path, model: Any) -> None:
     folder = save(tmp_path, model(config_with_images(sliding_window=5, sliding_window_pattern=2)))
     check(folder, Peer(Gemma3Model))
+
+
+WRAPPED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "no windows": {"sliding_window_pattern": 1, "num_key_value_heads": 1},
+    "window of one": {"sliding_window": 1, "head_dim": 40},
+    "biases": {"attention_bias": True, "num_key_value_heads": 4, "hidden_activation": "silu"},
+    "both sides": {"is_causal": False, "sliding_window": 7, "sliding_window_pattern": 3},
+    "linear": per_type(LINEAR),
+    "llama3": per_type(LLAMA3),
+    "longrope": per_type(LONG),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_configurations_of_a_model_of_images(tmp_path: Path, name: str) -> None:
+    check(save(tmp_path, Gemma3Model(config_with_images(**WRAPPED[name]))), Peer(Gemma3Model))
+
+
+def test_both_sides_of_a_model_of_images(tmp_path: Path) -> None:
+    """As transformers' usual attention has it, but for texts longer than a window."""
+    folder = save(tmp_path, Gemma3Model(config_with_images(use_bidirectional_attention=True)))
+    check_errors(folder, Peer(Gemma3Model, kind="sdpa"), texts_of())
 
 
 @pytest.mark.parametrize("prefix", ["language_model.", "model.language_model."])

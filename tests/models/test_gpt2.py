@@ -9,7 +9,18 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from .harness import VOCABULARY, Peer, add_tensors, assert_refused, check, encoder_of, save
+from .harness import (
+    VOCABULARY,
+    Peer,
+    add_tensors,
+    assert_refused,
+    check,
+    check_errors,
+    edit_config,
+    encoder_of,
+    save,
+    texts_of,
+)
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -51,6 +62,16 @@ def test_masks_of_older_checkpoints(tmp_path: Path) -> None:
     check(add_tensors(folder, masks), Peer(GPT2Model))
 
 
+def test_other_names(tmp_path: Path) -> None:
+    """transformers takes the fields by the names that most models give them."""
+    folder = save(tmp_path, GPT2Model(GPT2Config(**BASE)))
+    expected = encoder_of(folder, "generic").encode("a b c")
+    usual = {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 3, "max_position_embeddings": 160}
+    edit_config(folder, n_embd=None, n_head=None, n_layer=None, n_positions=None, **usual)
+    check_errors(folder, Peer(GPT2Model), texts_of())
+    assert (encoder_of(folder, "generic").encode("a b c") == expected).all()
+
+
 def test_maximum(tmp_path: Path) -> None:
     assert encoder_of(save(tmp_path, GPT2Model(GPT2Config(**BASE))), "generic").max_seq_length == 160
 
@@ -61,6 +82,7 @@ def test_maximum(tmp_path: Path) -> None:
         ({"n_embd": None}, "field 'n_embd' is missing"),
         ({"n_head": 5}, "n_embd 48 over n_head 5 gives no head size that is a multiple of 8"),
         ({"n_head": 4}, "n_embd 48 over n_head 4 gives no head size that is a multiple of 8"),
+        ({"hidden_size": 64}, "field 'hidden_size' is 64, but 'n_embd' is 48"),
         ({"n_inner": "four"}, "field 'n_inner' is 'four', expected a positive integer"),
         ({"activation_function": "gelu2"}, "field 'activation_function' is 'gelu2'; known are gelu,"),
     ],

@@ -13,7 +13,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, GPTNeoXModel
 from longspan.checkpoint.config import read_json
 
 from .harness import Peer, add_tensors, assert_refused, check, encoder_of, save
-from .tiny import BASE, DYNAMIC, LINEAR, YARN
+from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 PLAIN = {name: value for name, value in BASE.items() if name not in ("head_dim", "num_key_value_heads")}
 
@@ -36,6 +36,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "linear": {"hidden_size": 128, **turned(0.25, LINEAR)},
     "dynamic": {"hidden_size": 128, **turned(0.25, DYNAMIC)},
     "yarn": {"hidden_size": 128, **turned(0.75, YARN)},
+    "llama3": {"hidden_size": 128, **turned(0.25, LLAMA3)},
+    "longrope": {"hidden_size": 128, **turned(0.5, LONG)},
     "both sides": {"hidden_size": 64, "is_causal": False},
 }
 

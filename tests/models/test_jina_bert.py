@@ -117,20 +117,20 @@ def formula(code: bool) -> Formula:
     return Formula(lambda tensors, fields, ids: jina(tensors, fields, ids, code=code))
 
 
-@pytest.mark.parametrize("code", [False, True])
+@pytest.mark.parametrize("code", [False, True], ids=["text", "code"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_jina(tmp_path: Path, name: str, code: bool) -> None:
     fields = fields_of(CONFIGS[name])
     check(save_tensors(tmp_path, fields, shapes_of(fields, code)), formula(code))
 
 
-@pytest.mark.parametrize("code", [False, True])
+@pytest.mark.parametrize("code", [False, True], ids=["text", "code"])
 def test_long_texts(tmp_path: Path, code: bool) -> None:
     fields = fields_of({"max_position_embeddings": 1000})
     check(save_tensors(tmp_path, fields, shapes_of(fields, code)), formula(code), texts_of((700, 3)))
 
 
-@pytest.mark.parametrize("code", [False, True])
+@pytest.mark.parametrize("code", [False, True], ids=["text", "code"])
 def test_weights_of_a_language_model(tmp_path: Path, code: bool) -> None:
     fields = fields_of({})
     folder = save_tensors(tmp_path / "plain", fields, shapes_of(fields, code), torch.bfloat16)

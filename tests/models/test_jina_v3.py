@@ -13,7 +13,7 @@ from transformers import JinaEmbeddingsV3Config, JinaEmbeddingsV3ForMaskedLM, Ji
 from longspan import Encoder
 
 from .harness import Peer, assert_refused, check, edit_config, save, texts_of
-from .tiny import ENCODER
+from .tiny import ENCODER, LLAMA3, LONG
 
 BASE: dict[str, Any] = {
     **ENCODER,
@@ -37,6 +37,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 140,
     },
     "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from longspan import CheckpointError, Encoder, InputError
 from longspan.executors.reference import ReferenceExecutor
@@ -161,7 +161,7 @@ def close(ours: Any, theirs: Any) -> bool:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", [None, *TASKS])
+@pytest.mark.parametrize("task", [None, *TASKS], ids=lambda task: f"task {task}" if task else "no task")
 def test_tasks(tmp_path: Path, task: str | None) -> None:
     check(saved(tmp_path), of_task(task), task=task)
 
@@ -178,7 +178,7 @@ def test_configs(tmp_path: Path, name: str) -> None:
     check(saved(tmp_path, **CONFIGS[name]), of_task("separation"), task="separation")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16 weights", "bfloat16 weights"])
 def test_dtypes(tmp_path: Path, dtype: torch.dtype) -> None:
     check(saved(tmp_path, dtype), of_task("text-matching"), task="text-matching")
 
@@ -315,18 +315,9 @@ def test_saved_and_pickled(tmp_path: Path, kind: str) -> None:
             assert (other.encode(TEXTS, task=task) == encoder.encode(TEXTS, task=task)).all()
 
 
-class Idle:
-    """A model that another library has loaded, and that nobody runs."""
-
-    def to(self, _: str) -> Idle:
-        return self
-
-    def eval(self) -> Idle:
-        return self
-
-
 def test_other_backends_know_no_tasks(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: Idle())
+    own = AutoModel.from_config(AutoConfig.from_pretrained(hub))
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: own)
     encoder = Encoder(hub, backend="transformers")
     with pytest.raises(InputError, match="without the adaptation for a task"):
         encoder.encode(TEXTS, task="separation")

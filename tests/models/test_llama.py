@@ -21,8 +21,11 @@ from transformers import (
 )
 
 from longspan import Encoder, InputError
+from longspan.models import build_body
+from longspan.models.config import ModelConfig
+from longspan.program.instructions import Attention
 
-from .harness import Peer, check, ids_of, last_hidden_state, save, texts_of
+from .harness import Peer, check, check_errors, edit_config, ids_of, last_hidden_state, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 LLAMAS: dict[str, dict[str, Any]] = {
@@ -59,6 +62,11 @@ MISTRALS: dict[str, dict[str, Any]] = {
     "head size 128": {"head_dim": 128, "sliding_window": 64},
     "head size 8": {"head_dim": 8, "sliding_window": 129},
     "one layer": {"num_hidden_layers": 1, "num_key_value_heads": 4},
+    "linear": {"rope_parameters": LINEAR},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
 }
 
 
@@ -84,7 +92,11 @@ QWENS: dict[str, dict[str, Any]] = {
         "max_window_layers": 1,
     },
     "heads": {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48, "head_dim": 32},
+    "linear": {"rope_parameters": LINEAR},
+    "dynamic": {"rope_parameters": DYNAMIC},
     "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
     "tied": {"tie_word_embeddings": True, "num_hidden_layers": 2},
 }
 
@@ -92,6 +104,32 @@ QWENS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", QWENS)
 def test_qwen2(tmp_path: Path, name: str) -> None:
     check(save(tmp_path, Qwen2Model(Qwen2Config(**BASE | QWENS[name]))), Peer(Qwen2Model))
+
+
+def silent(folder: Path, *names: str) -> Path:
+    """The checkpoint without these fields of its config."""
+    return edit_config(folder, **dict.fromkeys(names))
+
+
+@pytest.mark.parametrize(("model", "config"), [(Qwen2Model, Qwen2Config), (Qwen3Model, Qwen3Config)])
+def test_windows_of_a_silent_config(tmp_path: Path, model: Any, config: Any) -> None:
+    """The first 28 layers have none."""
+    options = BASE | {"num_hidden_layers": 30, "use_sliding_window": True, "sliding_window": 5, "hidden_size": 16}
+    folder = silent(save(tmp_path, model(config(**options))), "max_window_layers", "layer_types")
+    check_errors(folder, Peer(model), texts_of())
+
+
+def windows(folder: Path) -> list[int | None]:
+    body = build_body(ModelConfig.read(folder / "config.json"))
+    return [step.left for step in body.instructions if isinstance(step, Attention)]
+
+
+def test_window_of_a_silent_config(tmp_path: Path) -> None:
+    folder = save(tmp_path, MistralModel(MistralConfig(**BASE | {"sliding_window": None})))
+    assert windows(folder) == [None] * 3
+    assert windows(silent(folder, "sliding_window")) == [4095] * 3
+    edit_config(folder, model_type="qwen2", use_sliding_window=True, max_window_layers=1)
+    assert windows(folder) == [None, 4095, 4095]
 
 
 @pytest.mark.parametrize("name", [*QWENS, "biases"])

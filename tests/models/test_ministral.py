@@ -52,6 +52,7 @@ def scaled(beta: float, original: int, **more: Any) -> dict[str, Any]:
     return {"rope_parameters": kind | growing | more}
 
 
+GROWING = {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 40}
 MINISTRAL3S: dict[str, dict[str, Any]] = {
     "published defaults": {},
     "growing queries": scaled(0.1, 40),
@@ -69,6 +70,10 @@ MINISTRAL3S: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 16,
         }
     },
+    "linear": {"rope_parameters": GROWING | LINEAR},
+    "dynamic": {"rope_parameters": GROWING | DYNAMIC},
+    "llama3": {"rope_parameters": GROWING | LLAMA3},
+    "longrope": {"rope_parameters": GROWING | LONG},
     "tied": {**scaled(0.1, 40), "tie_word_embeddings": True, "hidden_act": "gelu"},
     "both sides": {**scaled(0.1, 40), "is_causal": False},
     "both sides with windows": {**scaled(0.1, 40), "is_causal": False, "sliding_window": 7},
@@ -116,6 +121,22 @@ def test_text_of_a_model_of_images(tmp_path: Path, kind: str, model: Any) -> Non
     folder = save(tmp_path, model(config_with_images(kind, sliding_window=20)))
     check(folder, Peer(Mistral3Model))
     assert encoder_of(folder, "generic").max_seq_length == 160
+
+
+WRAPPED: dict[str, tuple[str, dict[str, Any]]] = {
+    "one kv head": ("mistral", {"num_key_value_heads": 1, "sliding_window": None}),
+    "wide heads": ("mistral", {"head_dim": 40, "sliding_window": 1}),
+    "linear": ("mistral", {"rope_parameters": LINEAR}),
+    "llama3": ("mistral", {"rope_parameters": LLAMA3, "num_hidden_layers": 1}),
+    "growing queries": ("ministral3", scaled(0.1, 40)),
+    "window": ("ministral3", {**scaled(0.2, 20), "sliding_window": 6}),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_configurations_of_a_model_of_images(tmp_path: Path, name: str) -> None:
+    kind, options = WRAPPED[name]
+    check(save(tmp_path, Mistral3Model(config_with_images(kind, **options))), Peer(Mistral3Model))
 
 
 def test_both_sides_of_a_model_of_images(tmp_path: Path) -> None:

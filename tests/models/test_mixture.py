@@ -19,7 +19,7 @@ from transformers import (
 
 from longspan.checkpoint.config import read_json
 
-from .harness import Peer, assert_refused, check, encoder_of, save, texts_of
+from .harness import Peer, assert_refused, check, edit_config, encoder_of, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
 
 LOADING = {"experts_implementation": "eager"}
@@ -39,6 +39,8 @@ MIXTRALS: dict[str, dict[str, Any]] = {
     "linear": {"rope_parameters": LINEAR},
     "yarn": {"rope_parameters": YARN},
     "llama3": {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "longrope": {"rope_parameters": LONG},
     "both sides": {"is_causal": False, "sliding_window": 7},
 }
 
@@ -61,6 +63,8 @@ QWENS: dict[str, dict[str, Any]] = {
     "dynamic": {"rope_parameters": DYNAMIC},
     "longrope": {"rope_parameters": LONG},
     "yarn": {"rope_parameters": YARN},
+    "linear": {"rope_parameters": LINEAR},
+    "llama3": {"rope_parameters": LLAMA3},
     "both sides": {"is_causal": False, "tie_word_embeddings": True},
 }
 
@@ -101,6 +105,13 @@ def test_older_name_of_the_number_of_experts(tmp_path: Path) -> None:
     check(folder, Peer(Qwen3MoeModel, loading=LOADING))
 
 
+def test_other_name_of_the_number_of_experts(tmp_path: Path) -> None:
+    folder = save(tmp_path, MixtralModel(MixtralConfig(**MIXTRAL)))
+    expected = encoder_of(folder, "generic").encode("a b c")
+    edit_config(folder, num_local_experts=None, num_experts=4)
+    assert (encoder_of(folder, "generic").encode("a b c") == expected).all()
+
+
 def test_maximum(tmp_path: Path) -> None:
     assert encoder_of(save(tmp_path, MixtralModel(MixtralConfig(**MIXTRAL))), "generic").max_seq_length == 160
 
@@ -110,6 +121,7 @@ def test_maximum(tmp_path: Path) -> None:
     [
         (MIXTRAL | {"num_experts_per_tok": 5}, "field 'num_experts_per_tok' is 5, but 'num_local_experts' is 4"),
         (MIXTRAL | {"num_local_experts": "many"}, "field 'num_local_experts' is 'many', expected a positive integer"),
+        (MIXTRAL | {"num_experts": 8}, "field 'num_experts' is 8, but 'num_local_experts' is 4"),
         (MIXTRAL | {"sliding_window": 0}, "field 'sliding_window' is 0, expected a positive integer"),
         (QWEN | {"num_experts_per_tok": 7}, "field 'num_experts_per_tok' is 7, but 'num_experts' is 6"),
         (QWEN | {"moe_intermediate_size": None}, "field 'moe_intermediate_size' is missing"),

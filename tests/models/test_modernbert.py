@@ -12,7 +12,8 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertMode
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, save
+from .harness import VOCABULARY, Peer, assert_refused, check, check_errors, edit_config, save, texts_of
+from .tiny import LLAMA3, LONG
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -50,6 +51,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 140,
     },
     "yarn": {"rope_parameters": {FULL: YARN, SLIDING: PLAIN}},
+    "llama3": {"rope_parameters": {FULL: LLAMA3, SLIDING: PLAIN}},
+    "longrope": {"rope_parameters": {FULL: LONG, SLIDING: LLAMA3}},
 }
 
 
@@ -64,6 +67,13 @@ def test_older_configs(tmp_path: Path) -> None:
     fields = {"layer_types": None, "rope_parameters": None, "global_rope_theta": 300.0, "local_rope_theta": 50.0}
     edit_config(folder, global_attn_every_n_layers=2, **fields)
     check(folder, Peer(ModernBertModel))
+
+
+def test_half_of_the_window(tmp_path: Path) -> None:
+    """`sliding_window` is another name of half of `local_attention`."""
+    folder = save(tmp_path, ModernBertModel(ModernBertConfig(**BASE)))
+    edit_config(folder, local_attention=None, sliding_window=5)
+    check_errors(folder, Peer(ModernBertModel), texts_of())
 
 
 def test_weights_of_a_language_model(tmp_path: Path) -> None:
@@ -81,6 +91,10 @@ def test_maximum(tmp_path: Path) -> None:
     [
         ({"hidden_size": None}, "field 'hidden_size' is missing"),
         ({"local_attention": -1}, "field 'local_attention' is -1, expected a positive integer"),
+        (
+            {"local_attention": 20, "sliding_window": 20},
+            "field 'sliding_window' is 20, but half of 'local_attention' is",
+        ),
         ({"layer_types": [FULL, SLIDING]}, "field 'layer_types' is not a list of 4 of 'full_attention', 'sliding"),
         ({"layer_types": [FULL, SLIDING, "linear", FULL]}, "field 'layer_types' is not a list of 4 of"),
         ({"attention_bias": 1}, "field 'attention_bias' is 1, expected true or false"),

@@ -12,7 +12,7 @@ from transformers import MPNetConfig, MPNetForMaskedLM, MPNetModel
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, assert_refused, check, save, texts_of
+from .harness import VOCABULARY, Peer, assert_refused, check, check_errors, save, texts_of
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -66,6 +66,12 @@ def test_weights_of_a_language_model(tmp_path: Path) -> None:
     folder = save(tmp_path, MPNetForMaskedLM(MPNetConfig(**BASE)), torch.bfloat16)
     assert "mpnet.encoder.relative_attention_bias.weight" in load_file(folder / "model.safetensors")
     check(folder, Peer(MPNetModel))
+
+
+def test_padding_in_a_text(tmp_path: Path) -> None:
+    """Of the id 1 always, whatever the config says: here that of a word the tokenizer does not know."""
+    folder = save(tmp_path, MPNetModel(MPNetConfig(**BASE)))
+    check_errors(folder, Peer(MPNetModel), ["a b <unk> c <unk> <unk> d", "<unk>", "<unk> a", "a b c"])
 
 
 def test_maximum(tmp_path: Path) -> None:

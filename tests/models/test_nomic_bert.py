@@ -17,7 +17,7 @@ from longspan import Encoder
 
 from .formulas import Tensors, attention, heads_of, inverse_frequencies, layer_norm, linear, rotated
 from .harness import VOCABULARY, Formula, Peer, assert_refused, check, edit_tensors, save, save_tensors
-from .tiny import ENCODER
+from .tiny import ENCODER, LLAMA3, LONG
 
 # --- transformers' own ---------------------------------------------------------------------------------------------
 
@@ -41,6 +41,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 140,
     },
     "yarn": {"rope_parameters": YARN},
+    "llama3": {"rope_parameters": LLAMA3},
+    "longrope": {"rope_parameters": LONG},
 }
 
 

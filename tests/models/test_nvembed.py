@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import MistralConfig, MistralModel
 
-from .harness import Formula, assert_refused, check, edit_config, encoder_of, save_tokenizer
+from longspan import CheckpointError, Encoder
+
+from .harness import SLACK, VOCABULARY, Formula, assert_refused, check, edit_config, encoder_of, save_tokenizer
 from .tiny import BASE as TEXT
 
 LATENT = {"num_latents_value": 12, "num_cross_heads": 4, "latent_dim": 48, "hidden_dim": 48, "cross_dim_head": 40}
@@ -44,7 +47,9 @@ def save(folder: Path, text: dict[str, Any], latent: dict[str, Any]) -> Path:
     latents = {f"{HEAD}.latents": torch.randn(sizes["num_latents_value"], width)}
     save_file(tensors | head | latents, folder / "model.safetensors", metadata={"format": "pt"})
     fields = {"model_type": "bidir_mistral"} | {name: getattr(config, name) for name in TEXT} | text
-    whole = {"model_type": "nvembed", "text_config": fields, "latent_attention_config": sizes}
+    # Token vectors are what most tests are about; the tokenizer has the end already.
+    latent = {**sizes, "output_normalize": False}
+    whole = {"model_type": "nvembed", "text_config": fields, "latent_attention_config": latent, "add_eos": False}
     (folder / "config.json").write_text(json.dumps(whole))
     save_tokenizer(folder)
     return folder
@@ -100,6 +105,55 @@ def test_windows_do_not_count(tmp_path: Path) -> None:
     text = json.loads((folder / "config.json").read_text())["text_config"]
     edit_config(folder, text_config=text | {"sliding_window": 5})
     check(folder, Formula(vectors))
+
+
+def pooled(folder: Path, ids: list[list[int]], first: int, dtype: torch.dtype) -> Any:
+    """[N, D] the mean of each text's token vectors from one of them on."""
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    fields = json.loads((folder / "config.json").read_text())
+    with torch.inference_mode():
+        return np.array([vectors(tensors, fields, torch.tensor(own))[first:].mean(0).double().numpy() for own in ids])
+
+
+ENDED = [[2, *map(VOCABULARY.index, text.split()), 3] for text in ("a b c", "d", "e f g h a b")]
+INSTRUCTED = [[2, 20, 21, 22, *own[1:]] for own in ENDED]
+FORMS: dict[str, tuple[dict[str, Any], bool, int]] = {
+    "without an instruction": ({}, True, 0),
+    "with an instruction": ({}, True, 4),
+    "instruction counted": ({"is_mask_instruction": False}, True, 0),
+    "padded before": ({"padding_side": "left"}, True, 0),
+    "without an end": ({"add_eos": False}, True, 4),
+    "of any length": ({"latent_attention_config": {**LATENT, "output_normalize": False}}, False, 4),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_vectors_of_texts(tmp_path: Path, name: str) -> None:
+    """A plain folder is pooled as by its code, which puts the end behind texts and leaves the instruction out."""
+    fields, unit, first = FORMS[name]
+    folder = edit_config(save(tmp_path, {}, {}), **{"add_eos": None, "latent_attention_config": LATENT, **fields})
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    del tokenizer["post_processor"]["single"][-1]  # the end, which its own tokenizer does not add
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    ids = ENDED if name == "without an instruction" else INSTRUCTED
+    if name == "without an end":
+        ids = [own[:-1] for own in ids]
+    exact, theirs = (pooled(folder, ids, first, dtype) for dtype in (torch.float64, torch.float32))
+    if unit:
+        exact, theirs = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (exact, theirs))
+    prompt = "" if name == "without an instruction" else "".join(f"{VOCABULARY[i]} " for i in (20, 21, 22))
+    encoder = encoder_of(folder, "generic")
+    ours = encoder.encode(["a b c", "d", "e f g h a b"], prompt=prompt)
+    assert np.abs(ours - exact).max() <= 2 * np.abs(theirs - exact).max() + SLACK
+    encoder.save(tmp_path / "saved")
+    assert (encoder_of(tmp_path / "saved", "generic").encode("a b c", prompt=prompt) == ours[0]).all()
+
+
+def test_an_end_that_is_none(tmp_path: Path) -> None:
+    folder = save(tmp_path, {}, {})
+    (folder / "tokenizer_config.json").write_text('{"eos_token": [1]}')
+    with pytest.raises(CheckpointError, match=r"field 'eos_token' is \[1\], expected a token"):
+        Encoder(folder)
 
 
 def test_maximum(tmp_path: Path) -> None:

@@ -15,16 +15,26 @@ from .parity import BEGIN, END, Parity, smallest_cosine, table, write
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 MEASURED = [
-    Parity("llama", "yarn", {"generic": 1.25, "v3": 0.5, "v4": 0.5}, 1 - 3e-14, {"bfloat16": 0.9999, "int8": 0.98}),
+    Parity(
+        *("llama", "yarn", {"generic": 1.25, "v3": 0.5, "v4": 0.5}, 1 - 3e-14, {"bfloat16": 0.9999, "int8": 0.98}),
+        ("causal", "YaRN", "RoPE"),
+    ),
     Parity("bert", "plain", {"generic": 0.75, "v3": 0.25, "v4": 0.25}, 1 - 1e-13, {"bfloat16": 0.9995, "int8": 0.999}),
-    Parity("llama", "plain", {"generic": 0.5, "v3": 1.75, "v4": 1.75}, 1 - 2e-13, {"bfloat16": 0.9998, "int8": 0.99}),
+    Parity(
+        "llama",
+        "plain",
+        {"generic": 0.5, "v3": 1.75, "v4": 1.75},
+        1 - 2e-13,
+        {"bfloat16": 0.9998, "int8": 0.99},
+        ("RoPE", "both sides"),
+    ),
 ]
 
 
 def test_a_row_per_model_type() -> None:
     assert table(MEASURED).splitlines()[2:] == [
-        "| `bert` | 1: plain | 0.75 | 0.25 | 1 − 1e-13 | 0.9995 | 0.9990 |",
-        "| `llama` | 2: yarn, plain | 1.25 | 1.75 | 1 − 2e-13 | 0.9998 | 0.9800 |",
+        "| `bert` | 1: plain |  | 0.75 | 0.25 | 1 − 1e-13 | 0.9995 | 0.9990 |",
+        "| `llama` | 2: yarn; plain | RoPE, YaRN, causal, both sides | 1.25 | 1.75 | 1 − 2e-13 | 0.9998 | 0.9800 |",
     ]
 
 

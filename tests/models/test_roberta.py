@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from transformers import (
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, assert_refused, check, save
+from .harness import VOCABULARY, Peer, assert_refused, check, check_errors, encoder_of, save, token_vectors
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -93,6 +94,23 @@ def test_camembert(tmp_path: Path, name: str) -> None:
 
 def test_weights_of_camembert_as_a_language_model(tmp_path: Path) -> None:
     check(save(tmp_path, CamembertForMaskedLM(CamembertConfig(**BASE)), torch.bfloat16), Peer(CamembertModel))
+
+
+PADDED = ["a b <pad> c <pad> <pad> d", "<pad>", "<pad> a", "a b c"]
+
+
+def test_padding_in_a_text(tmp_path: Path) -> None:
+    """It has the row of padding, and those behind it are numbered as if it were not there."""
+    folder = save(tmp_path, RobertaModel(RobertaConfig(**BASE | {"pad_token_id": 0})))
+    check_errors(folder, Peer(RobertaModel), PADDED)
+
+
+@pytest.mark.parametrize("extend", ["grouped", "recurrent", "interpolate"])
+def test_padding_in_an_extended_text(tmp_path: Path, extend: Any) -> None:
+    folder = save(tmp_path, RobertaModel(RobertaConfig(**BASE | {"pad_token_id": 0})))
+    usual, longer = (encoder_of(folder, "generic", extend=method) for method in (None, extend))
+    for mine, theirs in zip(*(token_vectors(encoder, PADDED, None) for encoder in (usual, longer)), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize(("padding", "maximum"), [(0, 139), (1, 138)])

@@ -20,7 +20,7 @@ from transformers import (
 
 from longspan import Encoder
 
-from .harness import VOCABULARY, Peer, assert_refused, check, edit_tensors, save, texts_of
+from .harness import VOCABULARY, Peer, assert_refused, check, check_errors, edit_config, edit_tensors, save, texts_of
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -90,6 +90,15 @@ def test_embeddings_by_their_other_name(tmp_path: Path) -> None:
     folder = saved(tmp_path, T5EncoderModel(T5Config(**BASE)))
     edit_tensors(folder, lambda name: name.replace("shared.weight", "encoder.embed_tokens.weight"))
     check(folder, Peer(T5EncoderModel))
+
+
+def test_other_names_of_fields(tmp_path: Path) -> None:
+    """transformers takes them by the names that most models give them."""
+    folder = saved(tmp_path, T5EncoderModel(T5Config(**BASE)))
+    usual = {"d_model": "hidden_size", "d_kv": "head_dim", "num_heads": "num_attention_heads"}
+    usual["num_layers"] = "num_hidden_layers"
+    edit_config(folder, **dict.fromkeys(usual), **{other: BASE[name] for name, other in usual.items()})
+    check_errors(folder, Peer(T5EncoderModel), texts_of())
 
 
 def test_no_maximum(tmp_path: Path) -> None:

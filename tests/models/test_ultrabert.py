@@ -13,6 +13,7 @@ from transformers import UltrabertConfig, UltrabertForMaskedLM, UltrabertModel
 from longspan import Encoder
 
 from .harness import VOCABULARY, Peer, assert_refused, check, edit_config, edit_tensors, save
+from .tiny import DYNAMIC, LLAMA3, LONG
 
 BASE = {
     "vocab_size": len(VOCABULARY),
@@ -42,6 +43,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "all full": {"layer_types": [FULL] * 4},
     "linear": {"rope_parameters": {FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}, SLIDING: PLAIN}},
     "yarn": {"rope_parameters": {FULL: YARN, SLIDING: {"rope_type": "default"}}},
+    "dynamic": {"rope_parameters": {FULL: DYNAMIC, SLIDING: PLAIN}},
+    "llama3": {"rope_parameters": {FULL: LLAMA3, SLIDING: PLAIN}},
+    "longrope": {"rope_parameters": {FULL: LONG, SLIDING: LLAMA3}},
 }
 
 
@@ -50,7 +54,9 @@ def test_ultrabert(tmp_path: Path, name: str) -> None:
     check(save(tmp_path, UltrabertModel(UltrabertConfig(**BASE | CONFIGS[name]))), Peer(UltrabertModel))
 
 
-@pytest.mark.parametrize("thetas", [None, [100.0, 900.0, 100.0, 900.0]])
+@pytest.mark.parametrize(
+    "thetas", [None, [100.0, 900.0, 100.0, 900.0]], ids=["older config", "older config with bases"]
+)
 def test_older_configs(tmp_path: Path, thetas: list[float] | None) -> None:
     """Those published with the model: a window and a base for each layer."""
     folder = save(tmp_path, UltrabertModel(UltrabertConfig(**BASE)))

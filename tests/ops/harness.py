@@ -230,14 +230,18 @@ def check_tail(
         run_reference(tail, tensors, without_tokens(tuple(partials)), dtype, inputs)
         for dtype in (torch.float64, torch.float32)
     )
+    results = ((threads, (vectors,)) for threads, vectors in run_tails(tail, tensors, inputs, partials, isa))
+    return judge(results, exact, torch32, isa)[0]
+
+
+def run_tails(
+    tail: Program, tensors: dict[str, TensorView], inputs: Sequence[Float32], partials: Sequence[Partials], isa: str
+) -> Iterator[tuple[str, Float32]]:
+    """A tail's vectors by the C++ executor, for every number of threads, described."""
     case = Case()
     body, _ = pooled_by_row(case.program(outputs=[case.rows("x", 8)]), batch_of([1]))
-    executors = executors_of(body, case.tensors, isa)
-    results = (
-        (f"{threads} threads", (executor.run_tail(tail, tensors, tuple(inputs), tuple(partials)),))
-        for threads, executor in executors.items()
-    )
-    return judge(results, exact, torch32, isa)[0]
+    for threads, executor in executors_of(body, case.tensors, isa).items():
+        yield f"{threads} threads", executor.run_tail(tail, tensors, tuple(inputs), tuple(partials))
 
 
 def describe(batch: PackedBatch) -> str:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from longspan.batch import Float32, Partials
-from longspan.program.instructions import Activation, Combine, Instruction, Linear, Norm, Normalize
+from longspan.program.instructions import Activation, Combine, Instruction, Linear, Norm, Normalize, TanhQuantize
 from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
 
-from .harness import Case, check_tail, every_tier
+from .harness import Case, check_tail, every_tier, run_tails
 
 Kind = Literal["mean", "mean_sqrt_len", "maximum"]
 
@@ -110,6 +110,26 @@ def test_normalize(isa: str, width: int, cut: int, unit: bool) -> None:
     of = partials([1, 0, 2, 1, 1])
     result = check_tail(program, {}, [random_sums(case, of, width)], [of], isa)
     assert not result[1].any(), "zero stays zero"
+
+
+@every_tier
+@pytest.mark.parametrize("width", [1, 40, 257])
+def test_tanh_quantize(isa: str, width: int) -> None:
+    """Integers, and those of float64 wherever float32 cannot round to the other side."""
+    case = Case(width)
+    (given,) = inputs_of([width])
+    x, out = vectors("x", width), vectors("out", width)
+    combine = Combine(stage=0, partials=given, out=x, kind="maximum", index=0)
+    program = tail(out, [given], combine, TanhQuantize(stage=0, x=x, out=out))
+    values = case.normal(20, width)
+    values[0] = np.resize(np.array([0, 1e-30, -1e-3, 0.6249, -0.6251, 50, -np.inf, np.inf], np.float32), width)
+    of = partials([1] * len(values), rows=1)
+    exact = 127 * np.tanh(values.astype(np.float64))
+    sure = np.abs(exact % 1 - 0.5) > 1e-4
+    assert sure.mean() > 0.9
+    for _, result in run_tails(program, {}, [values], [of], isa):
+        assert (result == np.round(result)).all()
+        assert (np.where(sure, result, np.round(exact)) == np.round(exact)).all()
 
 
 @every_tier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from longspan import CheckpointError, Encoder
 from longspan.checkpoint.recipe import PoolingMode
+from longspan.pooling.precision import Precision
 from longspan.pooling.tail import build_tail, ends_in_normalize, tail_width
 
 WIDTH = 24
@@ -215,3 +217,29 @@ def test_damaged_modules_are_noticed_when_loading(plain: Path, tmp_path: Path) -
     config.write_text(config.read_text().replace('"out_features": 9', '"out_features": 8'))
     with pytest.raises(CheckpointError, match=r"tensor '.*linear\.weight' has the shape \[9, 24\], but \[8, 24\]"):
         Encoder(folder)
+
+
+def test_pplx_embeds_own_quantizer(plain: Path, tmp_path: Path) -> None:
+    """As `modules.json` of pplx-embed-v1 has it; its code rounds 127 tanh(x), which is not run but known."""
+    pair = Pair(plain, tmp_path / "model", "mean")
+    path = pair.folder / "modules.json"
+    quantizer = {"idx": 2, "name": "2", "path": "", "type": "st_quantize.FlexibleQuantizer", "kwargs": ["quantization"]}
+    path.write_text(json.dumps([*json.loads(path.read_text()), quantizer]))
+    (pair.folder / "st_quantize.py").write_text("raise SystemExit('this code must not run')\n")
+    encoder = Encoder(pair.folder, long_text="truncate")
+    exact = 127 * np.tanh(pair.peer.encode(TEXTS).astype(np.float64))
+    ours, sure = encoder.encode(TEXTS), np.abs(exact % 1 - 0.5) > 1e-3
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours[sure], np.round(exact)[sure])
+    np.testing.assert_array_equal(encoder.encode(TEXTS, truncate_dim=9), ours[:, :9])
+    unit = encoder.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(unit, ours / np.linalg.norm(ours, axis=1, keepdims=True), atol=1e-6)
+    offsets: dict[Precision, int] = {"int8": 0, "uint8": 128}
+    for precision, offset in offsets.items():
+        for dimension in (9, None):
+            codes = encoder.encode(TEXTS, precision=precision, truncate_dim=dimension)
+            assert codes.dtype == precision
+            np.testing.assert_array_equal(codes.astype(np.float32), ours[:, :dimension] + offset)
+    encoder.save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "st_quantize.py").exists()
+    assert Encoder(tmp_path / "saved", long_text="truncate").encode(TEXTS).tobytes() == ours.tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,9 @@ def words(folder: Path, template: str | None, **config: Any) -> Tokenizer:
         ("<s> $A </s>", {"add_bos_token": True, "add_eos_token": True}, [1], [2]),
         ("<s> $A </s>", {"add_bos_token": False, "add_eos_token": False}, [1], [2]),
         ("$A </s>", {"add_bos_token": True}, [1], [2]),
+        ("<s> $A", {"add_bos_token": True, "add_eos_token": True, "eos_token": "<s>"}, [1], [1]),
+        ("$A <s>", {"add_bos_token": True, "add_eos_token": True, "eos_token": "<s>"}, [1], [1]),
+        ("<s> $A", {"add_eos_token": True, "eos_token": "<s>"}, [1], [1]),
     ],
 )
 def test_forced_specials(
@@ -96,6 +100,33 @@ def test_forced_specials(
     assert (tokenizer.prefix.tolist(), tokenizer.suffix.tolist()) == (prefix, suffix)
 
 
-def test_a_special_that_the_tokenizer_does_not_know(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"begins or ends with '<end>', which the tokenizer does not know"):
-        words(tmp_path, None, eos_token="<end>", add_eos_token=True)
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"eos_token": "<end>"},
+            "'add_eos_token' is true, but 'eos_token' is '<end>', which the tokenizer does not know",
+        ),
+        ({"eos_token": None}, "'add_eos_token' is true, but there is no 'eos_token'"),
+        ({"eos_token": {"content": None}}, "'add_eos_token' is true, but there is no 'eos_token'"),
+    ],
+)
+def test_a_special_that_is_not_there(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(f"{tmp_path / 'tokenizer_config.json'}: {message}")):
+        words(tmp_path, None, add_eos_token=True, **config)
+
+
+@pytest.mark.parametrize(
+    ("config", "suffix"),
+    [
+        ({"eos_token": "</s>"}, [1]),
+        ({"eos_token": None}, [1]),
+        ({"eos_token": "</s>", "added_tokens_decoder": {}}, [2]),
+    ],
+)
+def test_specials_in_a_file_of_their_own(tmp_path: Path, config: dict[str, Any], suffix: list[int]) -> None:
+    """It counts where `tokenizer_config.json` has no list of added tokens, as in transformers."""
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<s>", "lstrip": False}}))
+    tokenizer = words(tmp_path, None, add_eos_token=True, **config)
+    assert (tokenizer.prefix.tolist(), tokenizer.suffix.tolist()) == ([], suffix)
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token_id == suffix[0]

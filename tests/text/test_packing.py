@@ -34,6 +34,16 @@ def documents(draw: st.DrawFn) -> list[Document]:
 specials = st.lists(st.integers(0, 9), max_size=2).map(lambda ids: int32(*ids))
 
 
+@given(documents(), specials, specials, st.integers(1000, 1010))
+def test_positions(given_documents: list[Document], prefix: Int32, suffix: Int32, padding: int) -> None:
+    usual, packed = (pack(given_documents, prefix, suffix, token) for token in (None, padding))
+    for a, b in pairwise(packed.cu_seqlens.tolist()):
+        ids, positions = packed.ids[a:b], packed.positions[a:b]
+        assert usual.positions[a:b].tolist() == list(range(b - a))
+        assert (positions == -1).tolist() == (ids == padding).tolist()
+        assert positions[ids != padding].tolist() == list(range(int((ids != padding).sum())))
+
+
 @given(documents(), specials, specials)
 def test_segments(given_documents: list[Document], prefix: Int32, suffix: Int32) -> None:
     packed = pack(given_documents, prefix, suffix)

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..batch import Float32
 from ..errors import CheckpointError
-from .computed import ComputedView
 from .config import Fields
 from .pickled import open_pickled
+from .share import Share
 from .tensor_view import TensorView, as_float32
 from .tensors import Tensors
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
+MAGNITUDE = "lora_magnitude_vector"
 SUPPORTED_BIAS = ("none", "all", "lora_only")
 UNSUPPORTED = (
     *("target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"),
     *("use_qalora", "use_bdlora", "arrow_config", "kasa_config"),
 )
 ROLES = (
-    *("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_B_bias"),
+    *("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", MAGNITUDE, "lora_B_bias"),
     *("weight", "bias"),
 )
 CHANGE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
@@ -114,18 +115,31 @@ class Update:
         view = self.parts.get(role)
         return None if view is None else as_float32(view.data, view.dtype)
 
+    @property
+    def factors(self) -> tuple[str, str]:
+        """The roles of the two factors: the first takes the input, the second gives the output."""
+        return ("lora_embedding_A", "lora_embedding_B") if self._of_embedding else ("lora_A", "lora_B")
+
+    @property
+    def _of_embedding(self) -> bool:
+        return "lora_embedding_A" in self.parts or "lora_embedding_B" in self.parts
+
+    @property
+    def _transposed(self) -> bool:
+        """Whether the base is stored [in, out], as an embedding's [vocabulary, width] always is."""
+        return self._of_embedding or self.config.transposed
+
     def weight(self, base: Float32) -> Float32:
         """The merged weight, as the base's is stored."""
-        if "lora_embedding_A" in self.parts:
-            a, b = self._factors("lora_embedding_A", "lora_embedding_B")
-            return base + np.float32(self.scale) * (b @ a).T
-        rows = base.T if self.config.transposed else base
-        a, b = self._factors("lora_A", "lora_B")
+        rows = base.T if self._transposed else base
+        a, b = (self.part(role) for role in self.factors)
+        assert a is not None
+        assert b is not None
         merged = rows + np.float32(self.scale) * (b @ a)
-        magnitude = self.part("lora_magnitude_vector")
+        magnitude = self.part(MAGNITUDE)
         if magnitude is not None:
             merged *= (magnitude.reshape(-1) / np.linalg.norm(merged, axis=1))[:, None]
-        return np.ascontiguousarray(merged.T if self.config.transposed else merged)
+        return np.ascontiguousarray(merged.T if self._transposed else merged)
 
     def bias(self, base: Float32) -> Float32:
         """The merged bias: an adapter of `lora_bias` has one of its own behind its second factor."""
@@ -134,27 +148,27 @@ class Update:
 
     def check(self, module: str, shape: tuple[int, ...], source: Path) -> None:
         """Raise a CheckpointError, which names `source`, unless it fits a weight of that shape."""
-        embedding = "lora_embedding_A" in self.parts
-        first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+        first, second = self.factors
         for role in (first, second):
             if role not in self.parts:
                 raise CheckpointError(f"{source}: the module '{module}' lacks {role}.")
         out, inner = self.parts[second].shape[0], self.parts[first].shape[-1]
-        expected = (inner, out) if embedding or self.config.transposed else (out, inner)
+        expected = (inner, out) if self._transposed else (out, inner)
         if shape != expected or self.parts[second].shape[-1] != self.parts[first].shape[0]:
             raise CheckpointError(
                 f"{source}: the update of '{module}' has the shape {list(expected)}, but the weight is {list(shape)}."
             )
-        if self.config.decomposed and not embedding and "lora_magnitude_vector" not in self.parts:
+        magnitude = self.parts.get(MAGNITUDE)
+        if self.config.decomposed != (magnitude is not None):
+            says = "lacks" if self.config.decomposed else "has"
+            decomposed = str(self.config.decomposed).lower()
             raise CheckpointError(
-                f"{source}: the module '{module}' lacks lora_magnitude_vector, and 'use_dora' is true."
+                f"{source}: the module '{module}' {says} {MAGNITUDE}, and 'use_dora' is {decomposed}."
             )
-
-    def _factors(self, first: str, second: str) -> tuple[Float32, Float32]:
-        a, b = self.part(first), self.part(second)
-        assert a is not None
-        assert b is not None
-        return a, b
+        if magnitude is not None and math.prod(magnitude.shape) != out:
+            raise CheckpointError(
+                f"{source}: the {MAGNITUDE} of '{module}' has the shape {list(magnitude.shape)}, expected [{out}]."
+            )
 
 
 def open_adapter(folder: Path) -> Tensors:
@@ -164,12 +178,13 @@ def open_adapter(folder: Path) -> Tensors:
     return Tensors.open_file(folder / WEIGHTS)
 
 
-def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
+def with_adapter(tensors: Tensors, folder: Path, share_of: Callable[[str], Share] = Share) -> Tensors:
     """A checkpoint's tensors with an adapter's updates.
 
     Args:
         tensors: the checkpoint's.
         folder: with `adapter_config.json` and `adapter_model.safetensors`, or `adapter_model.bin`.
+        share_of: where the checkpoint has a module that it does not have by the adapter's name.
 
     Raises:
         CheckpointError: the adapter is not usable, or changes what the checkpoint does not have.
@@ -178,29 +193,51 @@ def with_adapter(tensors: Tensors, folder: Path) -> Tensors:
     views = open_adapter(folder)
     merged = dict(tensors)
     for module, parts in _by_module(views).items():
-        names = {ending: _stored(f"{module}.{ending}", tensors) for ending in ("weight", "bias")}
-        if any(role.startswith("lora_") for role in parts):
-            update = Update(parts, config.scale(module), config)
-            base = tensors.get(names["weight"] or "")
-            if base is None:
-                raise CheckpointError(
-                    f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
-                )
-            update.check(module, base.shape, views.source)
-            merged[base.name] = ComputedView(base.name, base.shape, [base], update.weight)
-            if "lora_B_bias" in parts:
-                name = names["bias"]
-                if name is None:
-                    raise CheckpointError(f"{views.source}: '{module}' has an update of a bias that it does not have.")
-                bias = tensors[name]
-                merged[name] = ComputedView(bias.name, bias.shape, [bias], update.bias)
         for role in parts:
             if role not in ROLES:
                 raise CheckpointError(f"{views.source}: '{module}' has a '{role}', which is no part of a LoRA.")
-        for ending, name in names.items():
-            if ending in parts and name is not None:  # a module saved whole, or a bias that was trained
-                merged[name] = replace(parts[ending], name=name)
+        share = share_of(module) if _stored(f"{module}.weight", tensors) is None else Share(module)
+        names = {ending: _stored(f"{share.module}.{ending}", tensors) for ending in ("weight", "bias")}
+        stored = {ending: merged[name] for ending, name in names.items() if name is not None}
+        update = None
+        if any(role.startswith("lora_") for role in parts):
+            if "weight" not in stored:
+                raise CheckpointError(
+                    f"{views.source}: the module '{module}' is not in the checkpoint {tensors.source}."
+                )
+            update = Update(parts, config.scale(module), config)
+        for view in _changed(stored, module, share, parts, update, views.source):
+            merged[view.name] = view
     return Tensors(tensors.source, merged)
+
+
+def _changed(
+    stored: Mapping[str, TensorView],
+    module: str,
+    share: Share,
+    parts: Mapping[str, TensorView],
+    update: Update | None,
+    source: Path,
+) -> Iterator[TensorView]:
+    """What an adapter changes of a module's weight and bias: what it gives in their place, and that is updated."""
+    given = {ending: parts[ending] for ending in stored if ending in parts}
+    for ending, view in given.items():
+        expected = share.shape(stored[ending].shape)
+        if share.count > 1 and view.shape != expected:
+            raise CheckpointError(
+                f"{source}: '{module}.{ending}' has the shape {list(view.shape)}, expected {list(expected)}."
+            )
+    updates = {}
+    if update is not None:
+        shape = given["weight"].shape if "weight" in given else share.shape(stored["weight"].shape)
+        update.check(module, shape, source)
+        updates["weight"] = update.weight
+        if "lora_B_bias" in parts:
+            if "bias" not in stored:
+                raise CheckpointError(f"{source}: '{module}' has an update of a bias that it does not have.")
+            updates["bias"] = update.bias
+    for ending in sorted(given.keys() | updates.keys()):
+        yield share.changed(stored[ending], given.get(ending), updates.get(ending))
 
 
 def read_updates(folder: Path) -> dict[str, Update]:

@@ -1,4 +1,6 @@
-"""Folders that are not pooled as others are, because their authors' own code does it: LLM2Vec, GritLM and Jina v5.
+"""Folders that are not pooled as others are, because their authors' own code does it.
+
+That is LLM2Vec's, GritLM's, NV-Embed's and Jina v5's.
 
 llm2vec_config.json: {"pooling_mode": "mean", "max_length": 512, "doc_max_length": 400, "skip_instruction": true}
 """
@@ -9,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as shown
 
 from .adaptations import V5
 from .adapter import CONFIG as ADAPTER
@@ -44,6 +47,7 @@ ENDS: Mapping[str, str] = {
     "qwen2": "<|endoftext|>",
 }
 """What stands behind texts whose last token is pooled ("eos_token"), by base model or else by model type."""
+NVEMBED = "nvembed"
 GRITLM = "gritlm"
 GRITLM_PROMPT = "<|embed|>\n"
 """Before texts without an instruction; with one it is "<|user|>\\n…\\n<|embed|>\\n"."""
@@ -90,6 +94,8 @@ def read_convention(files: TransformerFiles, adapter: Path | None = None) -> Con
             return _llm2vec(place / LLM2VEC, config, [*named, (config, "_name_or_path")])
     if config.values.get("model_type") == V5:
         return replace(JINA_V5, file=files.config)
+    if config.values.get("model_type") == NVEMBED:
+        return _nvembed(config, Fields.read_optional(files.tokenizer / "tokenizer_config.json"))
     code = config.table("auto_map").values.values()
     return _gritlm(files.config) if any(GRITLM in str(name) for name in code) else None
 
@@ -141,4 +147,25 @@ def _gritlm(path: Path) -> Convention:
         prompts=(("query", GRITLM_PROMPT), ("document", GRITLM_PROMPT)),
         default_prompt_name="document",
         file=path,
+    )
+
+
+def _nvembed(config: Fields, tokenizer: Fields) -> Convention:
+    """The end token behind all texts; the mean of it and of what precedes it, but for an instruction and its beginning.
+
+    Its code counts an instruction's tokens without the beginning and so leaves the last one in; here as in
+    sentence-transformers none counts.
+    """
+    masked = config.flag("is_mask_instruction", default=True)
+    left = config.optional_text("padding_side") == "left"  # its code masks the first tokens of what is padded behind
+    end = tokenizer.values.get("eos_token") or "</s>"
+    end = end.get("content") if isinstance(end, dict) else end
+    if not isinstance(end, str):
+        raise tokenizer.wrong("eos_token", f"is {shown(end)}, expected a token")
+    unit = config.table("latent_attention_config").flag("output_normalize", default=True)
+    return Convention(
+        Pooling(("mean",), include_prompt=left or not masked),
+        tail=(NormalizeModule(),) if unit else (),
+        wrap=("", end) if config.flag("add_eos", default=True) else None,
+        file=config.path,
     )

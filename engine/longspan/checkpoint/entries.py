@@ -12,9 +12,12 @@ from .config import Fields, json_kind, read_json_list
 NAMESPACE = "sentence_transformers."
 ADAPTED = "custom_st.Transformer"
 """Jina v3's and v5's own Transformer: it adds the adaptation for the task of a call, if the config declares some."""
+QUANTIZER = "st_quantize.FlexibleQuantizer"
+"""pplx-embed's own last module, which has no files."""
 FIRST = ("Transformer", "StaticEmbedding")
 ROUTERS = ("Router", "Asym")
-SUPPORTED = (*FIRST, ROUTERS[0], "WeightedLayerPooling", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+TAIL = ("Dense", "LayerNorm", "Normalize", "FlexibleQuantizer")
+SUPPORTED = (*FIRST, ROUTERS[0], "WeightedLayerPooling", "Pooling", *TAIL, "Dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def read_entry(fields: Fields, type_name: str, path_name: str, path: str | None)
         raise fields.wrong(path_name, f"is {path!r}; a path inside the folder is needed")
     folder = fields.path.parent / path
     adapted = module_type == ADAPTED and file_adaptations(folder / "config.json") is not None
-    if not adapted and not module_type.startswith(NAMESPACE):
+    if not adapted and module_type != QUANTIZER and not module_type.startswith(NAMESPACE):
         raise fields.wrong(type_name, f"is '{module_type}', code of its own, which is not run; {supported()}")
     return Entry(fields.path, module_type, folder)
 

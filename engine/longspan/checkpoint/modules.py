@@ -95,7 +95,12 @@ class NormalizeModule:
     """x / max(|x|, 1e-12)."""
 
 
-TailModule = DenseModule | LayerNormModule | NormalizeModule
+@dataclass(frozen=True, slots=True)
+class TanhQuantizeModule:
+    """round(127 tanh(x)), ties to even: the integers that pplx-embed's own `FlexibleQuantizer` gives, as floats."""
+
+
+TailModule = DenseModule | LayerNormModule | NormalizeModule | TanhQuantizeModule
 
 
 def read_pooling(folder: Path) -> Pooling:

@@ -24,6 +24,7 @@ from .modules import (
     Pooling,
     PoolingMode,
     TailModule,
+    TanhQuantizeModule,
     check_widths,
     read_dense,
     read_layer_norm,
@@ -47,6 +48,7 @@ __all__ = [
     "Recipes",
     "SimilarityName",
     "TailModule",
+    "TanhQuantizeModule",
     "read_recipe",
     "read_recipes",
 ]
@@ -61,6 +63,7 @@ TAIL: dict[str, Callable[[Path], TailModule]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,
+    "FlexibleQuantizer": lambda folder: TanhQuantizeModule(),
 }
 
 
@@ -266,7 +269,7 @@ def _plain(folder: Path, choices: Choices, adapter: Path | None, find: Find) -> 
         raise CheckpointNotFoundError(f"{folder} is not a model: it has none of {', '.join(MARKERS)}.")
     files = find_files(folder, find)
     convention = read_convention(files, adapter)
-    transformer = read_transformer(files, saved=False, chat=convention is None)
+    transformer = read_transformer(files, saved=False, chat=convention is None and choices.pooling is None)
     usual = Convention(Pooling(("lasttoken",) if _is_causal(files.config) else ("mean",)))
     known, convention = convention, convention or usual
     pooling = choices.pooled(convention.pooling)

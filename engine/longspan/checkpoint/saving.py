@@ -35,7 +35,7 @@ from .tensors import INDEX, Tensors
 from .transformer import SETTINGS_FILES, UNLIMITED, settings_with_length
 from .writing import NewTensor, write_tensors
 
-COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*", "custom_st.py")
+COPIED = (*ALLOWED_FILES, "*.md", "LICENSE*", "NOTICE*", "custom_st.py", "st_quantize.py")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 POOLING = frozenset({*POOLING_FIELDS, "pooling_mode", "include_prompt"})
 FICLONE = 0x40049409  # Linux's ioctl that lets two files share their blocks until one of them is written to

@@ -17,8 +17,9 @@ SETTINGS_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Tokenizers without a limit say 1e30 or another huge number.
 UNLIMITED = 1_000_000
+"""Tokens that stand for no limit: of tokenizers, which say 1e30 or another huge number, and of models whose positions
+have no last one, such as those with a relative bias only."""
 # Model types whose config.json has another name for max_position_embeddings.
 POSITION_FIELDS = {
     "codegen": "n_positions",
@@ -67,7 +68,7 @@ def read_transformer(files: TransformerFiles, *, saved: bool, chat: bool = True)
         files: where what is.
         saved: it belongs to a modules.json. Of a plain Hugging Face folder sentence-transformers reads no settings of
             its own, even if their file is there.
-        chat: a plain folder's chat template counts, as in sentence-transformers.
+        chat: a plain folder's chat template counts, as in sentence-transformers; False takes texts as they are.
 
     Raises:
         CheckpointError: a file is unreadable, or a setting asks for what would give other vectors than ours.
@@ -142,8 +143,9 @@ def _refuse_chat_template(folder: Path, tokenizer: Fields) -> None:
         place = tokenizer.path
     if place is not None:
         raise CheckpointError(
-            f"{place} holds a chat template and {folder} has no modules.json, so texts would be put into the template, "
-            "which is not supported; save the model with sentence-transformers and a modality_config of text only."
+            f"{place} holds a chat template and {folder} has no modules.json, so sentence-transformers would put texts "
+            'into the template, which is not supported; Encoder(..., pooling="lasttoken"), or another pooling that you '
+            "choose, takes the texts as they are, and its save makes a folder that says so."
         )
 
 

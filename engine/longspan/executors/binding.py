@@ -55,13 +55,18 @@ def bind(
         InputError: the tier is unknown or not available.
     """
     bound = empty(program, isa, output)
-    for number, step in enumerate(program.instructions):
+    for number in range(len(program.instructions)):
         add(bound, program, number, tensors, inputs, records)
-        if isinstance(step, Embed):
-            for view in _views(step, tensors):
-                if view.is_mapped:  # it can be read again
-                    bound.add_mapped(view.data)
     return bound
+
+
+def read_tables(bound: _csrc.Program, program: Program, tensors: Mapping[str, TensorView]) -> None:
+    """From now on rows of embedding tables are read from their files, so that no page of these is mapped in."""
+    for step in program.instructions:
+        for view in _views(step, tensors) if isinstance(step, Embed) else ():
+            if view.is_mapped:
+                with view.file.open("rb") as file:
+                    bound.add_table_file(view.data, file.fileno(), view.offset)
 
 
 def partial_arrays(partials: Partials) -> tuple[Int64, Int64, Float32, Float32]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..byte_sizes import in_mib
+from ..byte_sizes import MIB, in_mib
 from ..errors import MemoryCeilingError
 from ..process_memory import measure
 from .cgroups import OWN, ROOT, controller_folders, unified_folders
@@ -15,11 +17,35 @@ HEADROOM, HEADROOM_SHARE = 6 << 20, 32
 """Bytes that are left free below a ceiling: so many, and one part in so many of it. The texts that are tokenised
 meanwhile (see `slices`), stacks of threads and the rounding to large pages are not counted otherwise."""
 
+GROWTH = 12 << 20
+"""By how much a process grows with its first calls: caches of the tokenizer, stacks of threads, heaps that keep what
+was freed. A ceiling that is named has room for it."""
+
 AVAILABLE_SHARE = 0.9
 """How much of what is available is taken: others take some meanwhile."""
 
 MEMINFO = Path("/proc/meminfo")
 _UNLIMITED = 1 << 60  # version 1 says a number near 2^63 for no limit
+
+
+class Turn:
+    """A lock of the whole process, which a thread that holds it may take again; a forked child has its own."""
+
+    def __init__(self) -> None:
+        self._process, self._lock = os.getpid(), threading.RLock()
+
+    def __enter__(self) -> None:
+        if self._process != os.getpid():  # the parent's holder will never leave
+            self._process, self._lock = os.getpid(), threading.RLock()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+CALLS, RUNS = Turn(), Turn()
+"""What a ceiling leaves is one for the process: nobody else's call, or run, may take what somebody has just measured.
+Of both, CALLS is taken first."""
 
 
 class Ceiling:
@@ -34,39 +60,54 @@ class Ceiling:
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
-        self._files = 0
-        self._check("this process has had")
+        self.check()
 
-    def _check(self, what: str) -> None:
-        now = measure()
-        if now.peak > self.memory:
+    def check(self) -> None:
+        """Raise if the process has had more; then no way to run anything keeps it below."""
+        peak = measure().peak
+        if peak > self.memory:
+            smallest = _with_headroom(peak)
             raise MemoryCeilingError(
-                f"memory is {in_mib(self.memory)} MiB, but {what} {in_mib(now.peak)} MiB resident already: "
-                "load the encoder in a process of its own, or give more",
-                now.peak,
+                f"memory is {_said(self.memory)}, but this process has had {in_mib(peak)} MiB resident already: "
+                f"give memory='{whole_mib(smallest)}MiB' or more, or load the encoder in a process that has had less",
+                smallest,
             )
-
-    def start(self) -> None:
-        """What becomes resident of files from now on is the model's; raises if loading took more than may be."""
-        self._check("loading the model made")
-        self._files = measure().files
-
-    def pages_since(self) -> int:
-        """Bytes of files that have become resident since."""
-        return max(measure().files - self._files, 0)
 
     def room(self, held: int) -> int:
         """Bytes that may be held in place of those that are now, so that the process stays below the ceiling."""
-        return self.memory - self.around(held)
-
-    def around(self, held: int) -> int:
-        """What the process needs besides what is held."""
-        return max(measure().resident - held, 0) + HEADROOM + self.memory // HEADROOM_SHARE
+        return self.memory - self._around(held) - HEADROOM - self.memory // HEADROOM_SHARE
 
     def smallest(self, held: int, needed: int) -> int:
-        """The lowest ceiling that leaves room for so many bytes in place of what is held."""
-        fixed = self.around(held) - self.memory // HEADROOM_SHARE + needed
-        return fixed + fixed // (HEADROOM_SHARE - 1) + 1
+        """A ceiling that leaves room for so many bytes in place of what is held, after some more calls too."""
+        return _with_headroom(self._around(held) + needed)
+
+    def require(self, needed: int, what: str) -> None:
+        """Raise a MemoryCeilingError, which says what takes them, unless there is room for so many bytes more."""
+        if needed > self.room(0):
+            smallest = self.smallest(0, needed)
+            raise MemoryCeilingError(
+                f"memory is {_said(self.memory)}, but {what} {in_mib(needed)} MiB beside what this process has: "
+                f"give memory='{whole_mib(smallest)}MiB' or more",
+                smallest,
+            )
+
+    def _around(self, held: int) -> int:
+        """What the process has besides what is held."""
+        return max(measure().resident - held, 0)
+
+
+def whole_mib(size: int) -> int:
+    """MiB, rounded up."""
+    return -(-size // MIB)
+
+
+def _with_headroom(size: int) -> int:
+    size += HEADROOM + GROWTH
+    return -(-(size + size // (HEADROOM_SHARE - 1) + 1) // MIB) * MIB
+
+
+def _said(memory: int) -> str:
+    return f"{in_mib(memory)} MiB" if memory >= MIB else f"{memory:,} bytes"
 
 
 def available(meminfo: Path = MEMINFO, root: Path = ROOT, own: Path = OWN) -> int | None:

@@ -24,11 +24,11 @@ from ..program.program import Program
 from ..program.rope import RopeTables
 from ..weights import Format
 from .attention_gate import close_enough
-from .binding import Inputs, bind, partial_arrays
-from .ceiling import Ceiling
+from .binding import Inputs, bind, partial_arrays, read_tables
+from .ceiling import GROWTH, RUNS, Ceiling
 from .coalescing import Coalescer
 from .fitting import BodySizes, Fitting
-from .footprint import GIVE_BACK_ROWS, Footprint, panel_bytes, passing_bytes, tables_of, touched_by
+from .footprint import Footprint, panel_bytes, tables_of
 from .joining import Cut
 from .layouts import BodyLayouts
 from .schedule import PACK_TOKENS, Schedule, make_packs
@@ -106,17 +106,16 @@ class CpuExecutor:
         self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
         self._layouts = BodyLayouts(body)
         self.tables = tuple(tables_of(body, tensors))
-        self._tails = Tails(self._isa, self.threads)
         self._unchanged = Unchanged(_files(body, tensors))
         ceiling = None if memory is None else Ceiling(memory)
+        self._tails = Tails(self._isa, self.threads, ceiling)
         self._load(tensors, samples, ceiling, longest)
         self._panels = 0 if self._streamed else panel_bytes(body, tensors)
         self._fitting = Fitting(ceiling, self.format, stored=self._streamed is not None)
         part_tokens = PART_PACKS * self.threads * PACK_TOKENS
         self._callers = Coalescer(self._run, STREAMED_PART_TOKENS if self._streamed else part_tokens)
         if ceiling is not None:
-            ceiling.start()
-            self._fitting.choose(np.array([0, 1], np.int64), self._sizes(0), 0, None)
+            self._fitting.choose(np.array([0, 1], np.int64), self._sizes, 0, None)
         self._samples = samples
         held = panel_file(tensors.values())
         self._bears_int8_attention = None if held is None else held.int8_attention
@@ -125,9 +124,9 @@ class CpuExecutor:
             self.body = with_int8_attention(body)
 
     @property
-    def memory(self) -> int | None:
-        """The ceiling on the process's memory, in bytes."""
-        return None if self._fitting.ceiling is None else self._fitting.ceiling.memory
+    def ceiling(self) -> Ceiling | None:
+        """The ceiling on the process's memory."""
+        return self._fitting.ceiling
 
     @property
     def isa(self) -> str:
@@ -155,6 +154,8 @@ class CpuExecutor:
         self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, inputs)
         records = {} if self._streamed is None else self._streamed.records
         self._program = bind(self.body, tensors, self._isa, None, inputs, records)
+        if ceiling is not None:
+            read_tables(self._program, self.body, tensors)
 
     def _in_a_file(
         self, tensors: Mapping[str, TensorView], ceiling: Ceiling, longest: int, inputs: Inputs
@@ -165,7 +166,8 @@ class CpuExecutor:
             path, stored = held
             with path.open("rb") as file:
                 return StreamedWeights(self.body, self.format, str(path), file, stored)
-        buffers = self._layouts.tokens(longest, staged=False)[1] + self.threads * passing_bytes(self.tables)
+        # Twice the buffers: tiles, results, and a process that grows with its first calls. A file can do with less.
+        buffers = 2 * self._layouts.tokens(max(longest, PACK_TOKENS), staged=False)[1] + GROWTH
         if packed_bytes(self.body, self.format) + buffers <= ceiling.room(0):
             return None
         away, stored = packed_away(self.body, tensors, self._isa, inputs)
@@ -175,7 +177,7 @@ class CpuExecutor:
     def _inputs(self, batch: PackedBatch, ceiling: Ceiling | None) -> Inputs:
         """For each instruction, by weight: how far the columns of its input reach, seen with a batch."""
         self._program.watch()
-        way = Way(schedule="packs") if ceiling is None else Way("packs", SMALL_PACK_TOKENS, give_back=True)
+        way = Way(schedule="packs") if ceiling is None else Way("packs", SMALL_PACK_TOKENS)
         self.run_way(batch, way if self._streamed is None else replace(way, kept=0), threads=1)
         return self._program.watched()
 
@@ -235,9 +237,13 @@ class CpuExecutor:
         return self.run_way(batch, Way(schedule=schedule, pack_tokens=pack_tokens), poll)
 
     def _run(self, batch: PackedBatch, poll: Poll | None) -> tuple[Float32, ...]:
-        """A batch wave by wave, in what memory there is at each."""
         if batch.tokens <= UNASKED_TOKENS and self._fitting.ceiling is None:
             return self.run_way(batch, Way(), poll)
+        with contextlib.nullcontext() if self._fitting.ceiling is None else RUNS:
+            return self._run_in_waves(batch, poll)
+
+    def _run_in_waves(self, batch: PackedBatch, poll: Poll | None) -> tuple[Float32, ...]:
+        """A batch wave by wave, in what memory there is at each."""
         cut, most = Cut(batch), None
         while True:
             chosen = self._fit(cut.part(batch.segments), most)
@@ -245,7 +251,7 @@ class CpuExecutor:
             try:
                 pooled = self.run_way(cut.part(end), chosen.way, cut.shifted(poll))
             except MemoryError:  # what is done stays done; the rest has to do with half
-                most = self._fitting.less_than(chosen, self._sizes(0), batch.cu_seqlens)
+                most = self._fitting.less_than(chosen, self._sizes, batch.cu_seqlens)
                 self._program.drop_arena()
                 continue
             cut.add(end, pooled)
@@ -268,8 +274,6 @@ class CpuExecutor:
             staging = carried.places, carried.row_bytes, streamed.stream, way.kept
         staged = staging is not None
         with self._files_unchanged(poll) as checked:
-            if streamed is not None and not staged:
-                streamed.stream.load()
             return tuple(
                 self._program.run_body(
                     ids=batch.ids,
@@ -288,7 +292,7 @@ class CpuExecutor:
                     threads=threads,
                     poll=checked,
                     staging=staging,
-                    give_back_rows=GIVE_BACK_ROWS if way.give_back else 0,
+                    weights=None if streamed is None or staged else streamed.stream,
                 )
             )
 
@@ -305,50 +309,42 @@ class CpuExecutor:
         try:
             yield checked
         except _csrc.StreamError as error:
-            assert self._streamed is not None
-            raise CheckpointError(f"{self._streamed.name} changed after the model was loaded: {error}.") from error
+            self._unchanged.check()
+            names = {str(table.file) for table in self.tables} if self._streamed is None else {self._streamed.name}
+            raise CheckpointError(f"{', '.join(names)} changed after the model was loaded: {error}.") from error
 
     # --- memory --------------------------------------------------------------------------------------------------
 
     def _fit(self, batch: PackedBatch, most: int | None) -> Chosen:
         """How to run a batch, or its first wave, within so many bytes at most."""
-        chosen = self._fitting.choose(batch.cu_seqlens, self._sizes(self._touched(batch)), self._results(batch), most)
+        chosen = self._fitting.choose(batch.cu_seqlens, self._sizes, self._results(batch), most)
         if self._fitting.ceiling is not None and self._program.arena_bytes > chosen.need.arena + PAGE:
             self._program.drop_arena()
         return chosen
 
-    def _sizes(self, touched: int) -> BodySizes:
-        """What the body takes, where a batch brings so many bytes of the tables into memory."""
-        ceiling, streamed = self._fitting.ceiling, self._streamed
-        tables_now = 0 if ceiling is None else ceiling.pages_since()
-        whole = sum(table.rows * table.row_bytes for table in self.tables)
+    @property
+    def _sizes(self) -> BodySizes:
+        streamed = self._streamed
         return BodySizes(
             program=self._program,
             layouts=self._layouts,
             threads=self.threads,
             stage_bytes=self._stage_bytes,
-            tables=self.tables,
-            touched=min(whole, tables_now + touched),
-            held=self._program.arena_bytes + (0 if streamed is None else streamed.stream.resident_bytes) + tables_now,
+            held=self._program.arena_bytes + (0 if streamed is None else streamed.stream.resident_bytes),
         )
 
     @property
     def _stage_bytes(self) -> tuple[int, ...]:
         return () if self._streamed is None else self._streamed.stage_bytes
 
-    def _touched(self, batch: PackedBatch) -> int:
-        if self._fitting.ceiling is None:  # nobody asks
-            return 0
-        return touched_by(self.tables, batch.ids, int(np.diff(batch.cu_seqlens).max(initial=0)))
-
     def _results(self, batch: PackedBatch) -> int:
-        """Bytes of what a batch pools to, once as it comes and once in order, and of new rotary tables."""
+        """Bytes of what a batch pools to, in parts and in order, of vectors made of that, and of new rotary tables."""
         widths = [step.x.width for step in self.body.instructions if isinstance(step, Pool)]
         pooled = sum(width * partials.count * 4 for width, partials in zip(widths, batch.partials, strict=True))
-        return 2 * pooled + sum(self._ropes.growth(rope, np.diff(batch.cu_seqlens)) for rope in self._rotary)
+        return 4 * pooled + sum(self._ropes.growth(rope, np.diff(batch.cu_seqlens)) for rope in self._rotary)
 
     def footprint(
-        self, cu_seqlens: Int64, tail: Program, tensors: Mapping[str, TensorView], touched: int = 0, beside: int = 0
+        self, cu_seqlens: Int64, tail: Program, tensors: Mapping[str, TensorView], beside: int = 0
     ) -> Footprint:
         """What `run_body` takes for a batch of these segments, and the tail after it; nothing runs.
 
@@ -356,15 +352,13 @@ class CpuExecutor:
             cu_seqlens: the segments.
             tail: what runs after the body.
             tensors: its own.
-            touched: bytes of the tables that the batch brings into memory.
             beside: bytes that the call takes besides, which count with a ceiling alone.
 
         Raises:
             MemoryCeilingError: the batch does not fit below the ceiling.
         """
         tail_program, tail_layout = self._tails.bound(tail, tensors)
-        sizes = self._sizes(touched)
-        chosen = self._fitting.choose(cu_seqlens, sizes, beside, None)
+        chosen = self._fitting.choose(cu_seqlens, self._sizes, beside, None)
         way, need = chosen.way, chosen.need
         wave = head(cu_seqlens, way.wave_tokens)
         packs = make_packs(wave, self.threads, way.schedule, way.pack_tokens)
@@ -378,12 +372,12 @@ class CpuExecutor:
             arena=need.arena + self.threads * tail_layout[1],
             arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
             tables=self.tables,
+            tables_mapped=self._fitting.ceiling is None,
             panels=self._panels,
             way=way,
             stages=self._stage_bytes,
             streamed=need.weights,
             streamed_now=0 if self._streamed is None else self._streamed.stream.resident_bytes,
-            touched=need.tables,
         )
 
     # --- the tail ------------------------------------------------------------------------------------------------
@@ -397,6 +391,22 @@ class CpuExecutor:
     ) -> Float32:
         """Turn partials into vectors: float32 [N, width of the tail's output]."""
         return self._tails.run(tail, tensors, partials, batch_partials)
+
+    def prepare_tail(self, tail: Program, tensors: Mapping[str, TensorView]) -> None:
+        """Bind a tail, before a body is run for it.
+
+        Raises:
+            MemoryCeilingError: its weights do not fit below the ceiling.
+        """
+        if self._fitting.ceiling is not None and not self._tails.holds(tail):
+            with RUNS:
+                self.release()
+                self._tails.bound(tail, tensors)
+
+    def release(self) -> None:
+        """Give back what is only held for the next call: the arena, and memory that was freed. A run is waited for."""
+        self._program.drop_arena()
+        _csrc.trim_memory()
 
     # --- saving --------------------------------------------------------------------------------------------------
 

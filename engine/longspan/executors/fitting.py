@@ -12,13 +12,12 @@ from ..batch import Int64
 from ..byte_sizes import in_mib
 from ..errors import MemoryCeilingError
 from ..weights import Format
-from .ceiling import AVAILABLE_SHARE, Ceiling, available
-from .footprint import Table, passing_bytes
+from .ceiling import AVAILABLE_SHARE, Ceiling, available, whole_mib
 from .layouts import BodyLayouts
 from .schedule import make_packs
 from .ways import Chosen, Way, choose, least
 
-UNLIMITED = 1 << 62
+NO_CEILING = 1 << 62
 
 LONG = 512
 """Tokens from which on a text could as well be cut into windows."""
@@ -33,8 +32,6 @@ class BodySizes:
         layouts: its buffers.
         threads: how many run it.
         stage_bytes: of weights that are read stage by stage.
-        tables: the embedding tables.
-        touched: bytes of them that are in memory at most, if they may stay there.
         held: what is in memory now of all that is counted here.
     """
 
@@ -42,18 +39,12 @@ class BodySizes:
     layouts: BodyLayouts
     threads: int
     stage_bytes: Sequence[int]
-    tables: Sequence[Table]
-    touched: int
     held: int
 
     def arena_bytes(self, cu_seqlens: Int64, way: Way) -> int:
         """Bytes of the arena for a batch of these segments."""
         packs = make_packs(cu_seqlens, self.threads, way.schedule, way.pack_tokens)
         return self.layouts.arena_bytes(self.program, cu_seqlens, packs, self.threads, way.tile_rows, staged=way.staged)
-
-    def table_bytes(self, *, give_back: bool) -> int:
-        """Bytes of the tables that are in memory at most."""
-        return min(self.touched, self.threads * passing_bytes(self.tables)) if give_back else self.touched
 
 
 class Fitting:
@@ -105,11 +96,11 @@ class Fitting:
 
     def _below_ceiling(self, cu_seqlens: Int64, lowest: int, held: int, results: int) -> int:
         if self.ceiling is None:
-            return UNLIMITED
+            return NO_CEILING
         room = self.ceiling.room(held) - results
         if lowest > room:
-            needed = self.ceiling.smallest(held, lowest + results)
-            raise self.too_low(needed, int(np.diff(cu_seqlens).max(initial=0)))
+            smallest = self.ceiling.smallest(held, lowest + results)
+            raise self.too_low(smallest, int(np.diff(cu_seqlens).max(initial=0)))
         return room
 
     def too_low(self, smallest: int, tokens: int) -> MemoryCeilingError:
@@ -125,9 +116,8 @@ class Fitting:
         if tokens > LONG:
             means.append("a smaller max_seq_length, which cuts long texts into windows")
         hint = f"; less is taken by {', or '.join(means)}" if means else ""
-        smallest = -(-smallest // (1 << 20)) << 20
         return MemoryCeilingError(
-            f"memory is {in_mib(self.ceiling.memory)} MiB, but a text of {tokens:,} tokens takes at least "
-            f"{smallest >> 20} MiB in this process: give memory='{smallest >> 20}MiB' or more{hint}",
+            f"memory is {in_mib(self.ceiling.memory)} MiB, but this process needs {whole_mib(smallest)} MiB for a "
+            f"text of {tokens:,} tokens: give memory='{whole_mib(smallest)}MiB' or more{hint}",
             smallest,
         )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from ..batch import Int32
 from ..checkpoint.panels import PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView
 from ..program.instructions import Embed
@@ -21,7 +18,7 @@ TableKind = Literal["tokens", "positions", "types"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """An embedding table that stays in the mapped file.
+    """An embedding table, which stays in the file.
 
     Attributes:
         kind: what its rows stand for.
@@ -49,12 +46,12 @@ class Footprint:
         arena: what the batch needs.
         arena_now: what earlier batches have left.
         tables: the embedding tables.
+        tables_mapped: whether their pages come into memory; else rows are read from the file as they are needed.
         panels: those that stay in the mapped file; they all come into memory.
         way: how the batch is run.
         stages: bytes of each stage's weights, where a file is read for them stage by stage; else nothing.
         streamed: of these, what is in memory at most.
         streamed_now: of these, what is in memory.
-        touched: bytes of the tables that are in memory at most.
     """
 
     tier: str
@@ -66,12 +63,12 @@ class Footprint:
     arena: int
     arena_now: int
     tables: tuple[Table, ...]
+    tables_mapped: bool = True
     panels: int = 0
     way: Way = Way()
     stages: tuple[int, ...] = ()
     streamed: int = 0
     streamed_now: int = 0
-    touched: int = 0
 
 
 def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[Table]:
@@ -88,35 +85,6 @@ def tables_of(program: Program, tensors: Mapping[str, TensorView]) -> Iterator[T
                 view = tensors[step.tokens_low_rank.left.names[0]]
                 rows = step.tokens.shape[0]
                 yield Table("tokens", rows, view.data.nbytes // (rows * step.tokens_low_rank.tasks), view.file)
-
-
-GIVE_BACK_ROWS = 16
-"""Rows of an embedding after which a thread gives pages of the tables back, where it does."""
-
-FAULT = 1 << 16
-"""Bytes of a mapped file that come into memory with one row."""
-
-
-def touched_by(tables: Sequence[Table], ids: Int32, longest: int) -> int:
-    """The most bytes of the tables that come into memory with these tokens, in segments of at most so many."""
-    total = 0
-    for table in tables:
-        size, around = table.rows * table.row_bytes, table.row_bytes + FAULT
-        if table.kind == "tokens":
-            blocks = np.unique(ids.astype(np.int64) % table.rows * table.row_bytes // FAULT)
-            total += min(size, len(blocks) * around)
-        else:
-            total += min(size, (longest if table.kind == "positions" else 1) * table.row_bytes + FAULT)
-    return total
-
-
-def passing_bytes(tables: Iterable[Table]) -> int:
-    """The most bytes of the tables that a thread brings into memory before it gives them back."""
-    total = 0
-    for table in tables:
-        faults = GIVE_BACK_ROWS if table.kind == "tokens" else 1  # rows of the others follow one another
-        total += min(table.rows * table.row_bytes, GIVE_BACK_ROWS * table.row_bytes + faults * FAULT)
-    return total
 
 
 def panel_bytes(program: Program, tensors: Mapping[str, TensorView]) -> int:

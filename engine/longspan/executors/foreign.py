@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,15 @@ from .reference import ReferenceExecutor, execute
 GROUP_TOKENS = 4096
 """Tokens of the segments that go through the model together. They are of one length, so nothing is padded."""
 
+TRIED = 8
+"""Tokens that a model is tried out with."""
+
 
 class ForeignExecutor(ReferenceExecutor):
     """Runs a Hugging Face model in float32, and pools its last hidden states.
+
+    Of an encoder and a decoder that is the whole where token ids are enough for it, as for BART and in
+    sentence-transformers, else the encoder.
 
     Args:
         body: a program whose input is the token vectors [T, D], and which pools them.
@@ -30,7 +37,7 @@ class ForeignExecutor(ReferenceExecutor):
         device: where it runs.
 
     Raises:
-        CheckpointError: transformers cannot load it.
+        CheckpointError: transformers cannot load it, or it does not turn token ids into token vectors.
     """
 
     def __init__(self, body: Program, folder: Path, *, device: str = "cpu") -> None:
@@ -39,7 +46,7 @@ class ForeignExecutor(ReferenceExecutor):
             model = AutoModel.from_pretrained(str(folder), dtype=torch.float32, trust_remote_code=False)
         except Exception as error:  # transformers raises all kinds
             raise CheckpointError(f"{folder} cannot be loaded by transformers: {error}") from error
-        self._model = model.to(device).eval()
+        self._model = self._checked(model.to(device).eval(), folder)
 
     def run_body(self, batch: PackedBatch, *, poll: Callable[[int], None] | None = None) -> tuple[Float32, ...]:
         """One float32 array [P_i, D] per `pool`, by ascending index.
@@ -54,7 +61,8 @@ class ForeignExecutor(ReferenceExecutor):
         done = 0
         for segments in _groups(batch.cu_seqlens):
             rows = np.stack([np.arange(*batch.cu_seqlens[index : index + 2]) for index in segments])
-            vectors[rows.reshape(-1)] = self._forward(torch.tensor(batch.ids[rows])).flatten(0, 1)
+            ids = torch.tensor(batch.ids[rows], dtype=torch.int64, device=self.device)
+            vectors[rows.reshape(-1)] = _forward(self._model, ids).flatten(0, 1)
             done += rows.size
             if poll is not None:
                 poll(done)
@@ -62,12 +70,30 @@ class ForeignExecutor(ReferenceExecutor):
         pools = sorted((op for op in self.body.instructions if isinstance(op, ops.Pool)), key=lambda op: op.index)
         return tuple(buffers[op.out.name].cpu().numpy() for op in pools)
 
-    def _forward(self, ids: Tensor) -> Tensor:
-        """Token vectors [segments, tokens, D] of ids [segments, tokens]."""
-        ids = ids.long().to(self.device)
-        with torch.inference_mode():
-            vectors: Tensor = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        return vectors.to(self.dtype)
+    def _checked(self, model: Any, folder: Path) -> Any:
+        """What of a model runs on token ids alone, tried out on a few."""
+        (tokens,) = self.body.inputs
+        ids = torch.zeros((1, TRIED), dtype=torch.int64, device=self.device)
+        expected = (1, TRIED, tokens.width)
+        models = [model, model.get_encoder()] if model.config.is_encoder_decoder else [model]
+        reason = ""
+        for candidate in models:
+            try:
+                shape = tuple(_forward(candidate, ids).shape)
+            except Exception as error:  # models raise all kinds
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                if shape == expected:
+                    return candidate
+                reason = f"their shape is {list(shape)}, expected {list(expected)}"
+        raise CheckpointError(f"{folder}: {type(model).__name__} gives no token vectors for token ids alone: {reason}")
+
+
+def _forward(model: Any, ids: Tensor) -> Tensor:
+    """Token vectors [segments, tokens, D] of ids [segments, tokens]."""
+    with torch.inference_mode():
+        vectors: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    return vectors
 
 
 def _groups(cu_seqlens: Int64) -> Iterator[list[int]]:

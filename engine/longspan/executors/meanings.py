@@ -392,6 +392,11 @@ def normalize(op: ops.Normalize, run: Run) -> None:
     run[op.out] = functional.normalize(x, dim=1, eps=1e-12) if op.unit else x
 
 
+def tanh_quantize(op: ops.TanhQuantize, run: Run) -> None:
+    """out = round(127 tanh(x)), ties to even."""
+    run[op.out] = torch.round(127 * torch.tanh(run[op.x]))
+
+
 MEANINGS: Mapping[type[ops.Instruction], Callable[[Any, Run], None]] = {
     ops.Embed: embed,
     ops.Norm: norm,
@@ -405,4 +410,5 @@ MEANINGS: Mapping[type[ops.Instruction], Callable[[Any, Run], None]] = {
     ops.Pool: pool,
     ops.Combine: combine,
     ops.Normalize: normalize,
+    ops.TanhQuantize: tanh_quantize,
 }

@@ -15,6 +15,7 @@ from ..program import instructions as ops
 from ..program.operands import Weight
 from ..program.program import Program
 from ..program.rope import RopeTables
+from .ceiling import Ceiling
 from .meanings import MEANINGS, Run
 
 
@@ -82,7 +83,7 @@ class ReferenceExecutor:
         CheckpointError: a tensor is missing or has another shape than the program expects.
     """
 
-    memory: int | None = None
+    ceiling: Ceiling | None = None
 
     def __init__(
         self,
@@ -104,6 +105,12 @@ class ReferenceExecutor:
             poll(batch.tokens)
         pools = sorted((op for op in self.body.instructions if isinstance(op, ops.Pool)), key=lambda op: op.index)
         return tuple(buffers[op.out.name].float().cpu().numpy() for op in pools)
+
+    def release(self) -> None:
+        """Nothing: nothing is held."""
+
+    def prepare_tail(self, tail: Program, tensors: Mapping[str, TensorView]) -> None:
+        """Nothing: there is no ceiling."""
 
     def run_tail(
         self,

@@ -36,7 +36,6 @@ class Way:
         kept: the stages, from the first on, whose weights stay in memory; None for all: then packs go through the
             whole program one by one. Else each stage is run on all packs of a wave, while the next one's weights are
             read.
-        give_back: whether pages of embedding tables leave memory once their rows are read.
     """
 
     schedule: Schedule = "auto"
@@ -44,7 +43,6 @@ class Way:
     tile_rows: int = TILE_ROWS
     wave_tokens: int | None = None
     kept: int | None = None
-    give_back: bool = False
 
     @property
     def staged(self) -> bool:
@@ -59,17 +57,15 @@ class Need:
     Attributes:
         arena: buffers and scratch.
         weights: what is in memory of those that a file holds stage by stage, at most.
-        tables: pages of the embedding tables, at most.
     """
 
     arena: int
     weights: int
-    tables: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.arena + self.weights + self.tables
+        return self.arena + self.weights
 
 
 class Sizes(Protocol):
@@ -81,9 +77,6 @@ class Sizes(Protocol):
 
     def arena_bytes(self, cu_seqlens: Int64, way: Way) -> int:
         """Bytes of the arena for a batch of these segments."""
-
-    def table_bytes(self, *, give_back: bool) -> int:
-        """Bytes of the tables that are in memory at most, with what the batch brings in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +96,7 @@ def weight_bytes(stages: Sequence[int], kept: int) -> int:
 
 def choose(cu_seqlens: Int64, sizes: Sizes, room: int) -> Chosen | None:
     """The quickest way to run a batch, or its first wave, within so many bytes; None if there is none."""
-    for way in (Way(), *_frugal(cu_seqlens)):
+    for way in _frugal(cu_seqlens):
         need = need_of(cu_seqlens, sizes, way)
         if need.total <= room:
             return Chosen(way, need)
@@ -124,7 +117,6 @@ def need_of(cu_seqlens: Int64, sizes: Sizes, way: Way) -> Need:
     return Need(
         arena=sizes.arena_bytes(cu_seqlens, way),
         weights=sum(stages) if way.kept is None else weight_bytes(stages, way.kept),
-        tables=sizes.table_bytes(give_back=way.give_back),
     )
 
 
@@ -136,10 +128,10 @@ def _longest(cu_seqlens: Int64) -> Int64:
 def _frugal(cu_seqlens: Int64) -> Iterator[Way]:
     """Ways to cut a batch into packs that take less and less memory."""
     own = max(int(_longest(cu_seqlens)[-1]), 1)
-    yield Way(give_back=True)
-    yield Way(give_back=True, pack_tokens=SMALL_PACK_TOKENS)
-    yield Way(give_back=True, schedule="shared", pack_tokens=own)
-    yield Way(give_back=True, schedule="shared", pack_tokens=own, tile_rows=SMALL_TILE_ROWS)
+    yield Way()
+    yield Way(pack_tokens=SMALL_PACK_TOKENS)
+    yield Way(schedule="shared", pack_tokens=own)
+    yield Way(schedule="shared", pack_tokens=own, tile_rows=SMALL_TILE_ROWS)
 
 
 def _staged(cu_seqlens: Int64, sizes: Sizes, room: int) -> Chosen | None:

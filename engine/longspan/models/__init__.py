@@ -96,6 +96,7 @@ def build_body(config: ModelConfig) -> Body:
     Raises:
         CheckpointError: the model type is unknown, or a field of the config is missing or wrong.
     """
+    _refuse_quantised(config)
     model_type = config.text("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
@@ -110,6 +111,14 @@ def build_body(config: ModelConfig) -> Body:
         )
     positions = config.text("position_embedding_type", default="absolute")
     return _reaching(NAMESAKES.get((model_type, positions), FAMILIES[model_type])(config))
+
+
+def _refuse_quantised(config: ModelConfig) -> None:
+    field = "quantization_config"
+    if config.values.get(field) is not None:
+        method = config.table(field).values.get("quant_method", "a method that it does not name")
+        hint = "take the original checkpoint, which weights='int8' makes small when it is loaded"
+        raise config.wrong(field, f"says that the weights are quantised ({method}), which is not supported; {hint}")
 
 
 def _reaching(body: Body) -> Body:

@@ -34,6 +34,7 @@ def bert_like(
     prefixes: Sequence[str],
     first_position: int = 0,
     embedding_width: int | None = None,
+    padding: int | None = None,
     position_map: PositionMap | None = None,
 ) -> Body:
     """A body with BERT's fields and tensor names.
@@ -44,6 +45,7 @@ def bert_like(
         prefixes: what checkpoints put before all tensor names.
         first_position: the row of the position table that belongs to a text's first token.
         embedding_width: of the tables, where their rows are projected to the width of the layers.
+        padding: as in `Body`.
         position_map: which rows of the position table serve a text, where it is not one a position.
     """
     config.require("position_embedding_type", "absolute")
@@ -92,5 +94,6 @@ def bert_like(
         x,
         max_positions=positions - first_position,
         prefixes=tuple(prefixes),
+        padding=padding,
         renamed=(("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
@@ -41,50 +41,6 @@ def bind(
                 )
             found[name] = view
     return found
-
-
-def check_surplus(body: Program, tensors: Tensors, found: Mapping[str, TensorView]) -> None:
-    """Checks that the checkpoint has nothing that belongs to the body and that the body does not use.
-
-    Heads, poolers and buffers of other kinds are nobody's; but a bias beside a weight, a weight beside others of a
-    layer, or a layer after the last says that the config is another model's.
-
-    Args:
-        body: the whole model.
-        tensors: the checkpoint's.
-        found: the tensors that the body uses, as `bind` gives them.
-
-    Raises:
-        CheckpointError: there is such a tensor; the message names it.
-    """
-    used = {view.name for view in found.values()}
-    modules = {name.rpartition(".")[0] for name in used}
-    blocks = {block for module in modules if any(_numbered(block := module.rpartition(".")[0]))}
-    layers: dict[str, int] = {}
-    for name in used:
-        for shape, number in _numbered(name):
-            layers[shape] = max(layers.get(shape, -1), number)
-    for name in tensors:
-        if name in used:
-            continue
-        module, _, ending = name.rpartition(".")
-        if ending == "bias" and module in modules:
-            raise CheckpointError(f"{tensors.source}: tensor {name!r} is a bias that the config does not speak of.")
-        if ending == "weight" and module.rpartition(".")[0] in blocks:
-            raise CheckpointError(f"{tensors.source}: tensor {name!r} is a weight that the config does not speak of.")
-        for shape, number in _numbered(name):
-            if number > layers.get(shape, number):
-                raise CheckpointError(
-                    f"{tensors.source}: tensor {name!r} lies beyond the {layers[shape] + 1} that the config speaks of."
-                )
-
-
-def _numbered(name: str) -> Iterator[tuple[str, int]]:
-    """Each number in a name, with the name around it: "layer.{}.up.weight", 3."""
-    parts = name.split(".")
-    for place, part in enumerate(parts):
-        if part.isdecimal():
-            yield ".".join((*parts[:place], "{}", *parts[place + 1 :])), int(part)
 
 
 def _stored(name: str, tensors: Tensors, renamed: Sequence[tuple[str, str]]) -> str:

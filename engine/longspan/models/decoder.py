@@ -10,7 +10,7 @@ from ..program.rope import PositionScale, Rope
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, weight
-from .masks import sight
+from .masks import Sight, sight
 from .rope import read_rope
 
 NAMES = ("q_proj", "k_proj", "v_proj")
@@ -29,12 +29,15 @@ def decoder(
     mlp_bias: bool = False,
     head_norms: bool = False,
     windows: Sequence[int | None] = (None,),
+    sights: Sequence[Sight] | None = None,
     ropes: Sequence[Rope | None] | None = None,
     q_scale: PositionScale | None = None,
     packed_qkv: str | None = None,
     feed_forward: FeedForward | None = None,
     norm_offset: float = 0.0,
     embed_scale: float = 1.0,
+    eps: float = 1e-6,
+    prefixes: tuple[str, ...] = ("", "model."),
 ) -> Body:
     """A decoder with the names of Llama's tensors.
 
@@ -44,22 +47,25 @@ def decoder(
         qkv_bias, output_bias, mlp_bias: which projections have biases.
         head_norms: whether queries and keys are normalised head by head.
         windows: of the layers, taken in turn; None sees all.
+        sights: of the layers, taken in turn, where they are not what a causal family's config says.
         ropes: of the layers, taken in turn; by default all have what the config says.
         q_scale: of queries by their position.
         packed_qkv: the name of queries, keys and values, where they are one tensor.
         feed_forward: the second block, where it is not an MLP of three tensors.
         norm_offset: what is added to the norms' weights.
         embed_scale: of the embeddings.
+        eps: of the norms, where the config has none.
+        prefixes: what checkpoints put before all tensor names.
     """
     sizes = Sizes.of(config)
-    blocks = Blocks(sizes, config.number("rms_norm_eps", default=1e-6), norm_offset=norm_offset)
+    blocks = Blocks(sizes, config.number("rms_norm_eps", default=eps), norm_offset=norm_offset)
     x, y = blocks.x, blocks.y
     ropes = (read_rope(config, sizes.head_size),) if ropes is None else ropes
     feed_forward = feed_forward or gated_mlp(config.activation("hidden_act", default="silu"), bias=mlp_bias)
 
     def layer(index: int) -> tuple[Instruction, ...]:
         stage, at = index + 1, f"layers.{index}"
-        seen = sight(config, index, windows[index % len(windows)])
+        seen = sights[index % len(sights)] if sights else sight(config, index, windows[index % len(windows)])
         projection = blocks.projections(f"{at}.self_attn", NAMES, qkv_bias)
         if packed_qkv:
             projection = blocks.packed_projections(f"{at}.self_attn.{packed_qkv}", qkv_bias)
@@ -82,7 +88,7 @@ def decoder(
         x,
         max_positions=config.integer("max_position_embeddings"),
         ending=(blocks.norm(layers + 1, "norm", x, x),),
-        prefixes=("", "model."),
+        prefixes=prefixes,
     )
 
 

@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..batch import Float32
+from ..checkpoint.transformer import UNLIMITED
 from ..checks import is_count, one_of
 from ..errors import InputError
 from ..program.instructions import Attention, Embed, Instruction, Qkv
 from ..program.operands import Weight
 from ..program.positions import LengthScale, PositionMap, SelfExtend
 from ..program.rope import Frequencies, Rope
-from .family import UNLIMITED, Body
+from .family import Body
 
 Method = Literal["ntk", "interpolate", "grouped", "recurrent", "self_extend"]
 

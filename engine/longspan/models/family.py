@@ -25,6 +25,8 @@ class Body:
         ending: what comes after the layers, such as a last norm; of the stage after them.
         prefixes: what checkpoints of this family put before all tensor names.
         renamed: endings of tensor names, and what older checkpoints have instead.
+        padding: the token whose copies in a text take no position, but the row before the first: those of a literal
+            "<pad>", in models that make positions from ids.
         extension: how `max_positions` came to be more than the checkpoint was made for, in words.
     """
 
@@ -36,6 +38,7 @@ class Body:
     ending: tuple[Instruction, ...] = ()
     prefixes: tuple[str, ...] = ("",)
     renamed: tuple[tuple[str, str], ...] = ()
+    padding: int | None = None
     extension: str | None = None
 
     @property
@@ -61,9 +64,6 @@ class Body:
 
 
 PoolKind = Literal["sum", "maximum"]
-
-UNLIMITED = 1_000_000
-"""`max_positions` of models whose positions have no last one, such as those with a relative bias only."""
 
 
 def partials_buffer(index: int, width: int) -> Buffer:

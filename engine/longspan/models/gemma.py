@@ -50,7 +50,8 @@ def gemma(config: ModelConfig) -> Body:
 def gemma2(config: ModelConfig) -> Body:
     """`model_type: "gemma2"`: capped scores, every second layer sees all."""
     config = config.completed(GEMMA2)
-    config.require("use_bidirectional_attention", False)  # which transformers' kinds of attention take differently
+    # In transformers its eager attention, the usual one here, takes no notice of it, and others do.
+    config.require("use_bidirectional_attention", False)
     one_sided = is_causal(config)
     window = config.integer("sliding_window")
     sights = {FULL: causal(), SLIDING: causal(window)} if one_sided else {FULL: around(), SLIDING: around(window)}
@@ -62,12 +63,12 @@ def gemma3_text(config: ModelConfig) -> Body:
     """`model_type: "gemma3_text"`, EmbeddingGemma among them: head norms, and positions by the type of a layer."""
     config = config.completed(GEMMA3)
     window = config.integer("sliding_window")
-    one_sided = config.flag("is_causal", default=True)
     sights = {FULL: causal(), SLIDING: causal(window)}
-    if config.flag("use_bidirectional_attention", default=False):  # the window is that of both sides together
-        sights = {FULL: around(), SLIDING: around(window // 2 + (not one_sided))}
-    elif not is_causal(config):
-        sights = {FULL: around(), SLIDING: around(window)}
+    if not is_causal(config):
+        radius = window
+        if config.flag("use_bidirectional_attention", default=False):  # the window is that of both sides together
+            radius = window // 2 + (not config.flag("is_causal", default=True))
+        sights = {FULL: around(), SLIDING: around(radius)}
     size = Sizes.of(config).head_size
     ropes = {
         FULL: read_rope(config, size, layer_type=FULL, theta=1e6),
@@ -79,9 +80,7 @@ def gemma3_text(config: ModelConfig) -> Body:
 
 def gemma3(config: ModelConfig) -> Body:
     """`model_type: "gemma3"`: the text model of one that sees images too."""
-    text = config.table("text_config")
-    text.require("use_bidirectional_attention", False)  # which transformers overlooks here
-    return replace(gemma3_text(text), name="gemma3", prefixes=TEXT_PREFIXES)
+    return replace(gemma3_text(config.table("text_config")), name="gemma3", prefixes=TEXT_PREFIXES)
 
 
 def _body(

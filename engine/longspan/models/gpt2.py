@@ -6,30 +6,31 @@ from ..program.instructions import Embed, Instruction, Linear, Mlp
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, tile_buffer, transposed, weight
-from .masks import around, causal, is_causal
+from .masks import sight
 
 
 def gpt2(config: ModelConfig) -> Body:
     """The body of a `model_type: "gpt2"` checkpoint."""
+    across, heads = config.spelling("n_embd", "hidden_size"), config.spelling("n_head", "num_attention_heads")
     if config.values.get("n_inner") is None:
-        config = config.changed(n_inner=4 * config.integer("n_embd"))
-    sizes = Sizes.of(config, width="n_embd", heads="n_head", inner="n_inner")
+        config = config.changed(n_inner=4 * config.integer(across))
+    sizes = Sizes.of(config, width=across, heads=heads, inner="n_inner")
     width, inner = sizes.width, sizes.inner
-    positions = config.integer("n_positions", default=1024)
+    positions = config.integer(config.spelling("n_positions", "max_position_embeddings"), default=1024)
     activation = config.activation("activation_function", default="gelu_new")
     scale = sizes.head_size**-0.5 if config.flag("scale_attn_weights", default=True) else 1.0
     by_layer = config.flag("scale_attn_by_inverse_layer_idx", default=False)
-    sight = causal() if is_causal(config) else around()
     blocks = Blocks(sizes, config.number("layer_norm_epsilon", default=1e-5), norm_kind="layer")
     x, y = blocks.x, blocks.y
 
     def layer(index: int) -> tuple[Instruction, ...]:
         stage, at = index + 1, f"h.{index}"
+        seen = sight(config, index)
         projection = transposed(f"{at}.attn.c_attn.weight", 3 * width, width)
         bias = weight(f"{at}.attn.c_attn.bias", 3 * width)
         return (
             blocks.norm(stage, f"{at}.ln_1", x, y, bias=True),
-            *blocks.attention(stage, y, projection, bias, scale=scale / (stage if by_layer else 1), **sight),
+            *blocks.attention(stage, y, projection, bias, scale=scale / (stage if by_layer else 1), **seen),
             Linear(
                 stage=stage,
                 x=blocks.context,
@@ -53,7 +54,7 @@ def gpt2(config: ModelConfig) -> Body:
             ),
         )
 
-    layers = config.integer("n_layer")
+    layers = config.integer(config.spelling("n_layer", "num_hidden_layers"))
     embed = Embed(
         stage=0,
         out=x,

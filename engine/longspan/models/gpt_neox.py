@@ -7,7 +7,7 @@ from ..program.operands import Layout, Weight
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, weight
-from .masks import around, causal, is_causal
+from .masks import sight
 from .rope import read_rope
 
 
@@ -20,17 +20,22 @@ def gpt_neox(config: ModelConfig) -> Body:
     bias = config.flag("attention_bias", default=True)
     parallel = config.flag("use_parallel_residual", default=True)
     activation = config.activation("hidden_act", default="gelu")
-    sight = causal() if is_causal(config) else around()
     blocks = Blocks(sizes, config.number("layer_norm_eps", default=1e-5), norm_kind="layer")
     x, y = blocks.x, blocks.y
 
     def layer(index: int) -> tuple[Instruction, ...]:
         stage, at = index + 1, f"layers.{index}"
+        seen = sight(config, index)
         before = blocks.norm(stage, f"{at}.input_layernorm", x, y, bias=True)
         qkv = f"{at}.attention.query_key_value"
         biases = _by_kind(f"{qkv}.bias", heads, size) if bias else None
         attention = blocks.attention(
-            stage, y, _by_kind(f"{qkv}.weight", heads, size, width), biases, turned={"rope": rope}, **sight
+            stage,
+            y,
+            _by_kind(f"{qkv}.weight", heads, size, width),
+            biases,
+            turned={"rope": rope},
+            **seen,
         )
         output = blocks.output(stage, f"{at}.attention.dense", x, bias=bias, residual=x)
         between = blocks.norm(stage, f"{at}.post_attention_layernorm", x, y, bias=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..program.instructions import Instruction
 from .blocks import Blocks, Sizes
 from .config import ModelConfig
@@ -10,6 +12,14 @@ from .rope import DEFAULT_THETA, read_rope
 from .rotary_bert import NATIVE, Names, rotary_bert
 
 NORMS = {"layer_norm": "layer", "rms_norm": "rms"}
+ORIGINAL = Names(
+    embedding_norm="embeddings.LayerNorm",
+    layer="encoder.layer",
+    qkv=("attention.qkv_proj",),
+    output="attention.o_proj",
+    attention_norm="attn_ln",
+    mlp_norm="mlp_ln",
+)
 
 
 def new(config: ModelConfig) -> Body:
@@ -23,15 +33,8 @@ def gte(config: ModelConfig) -> Body:
 
 
 def _original(config: ModelConfig) -> Names:
-    packed = config.holds(".attention.qkv_proj.")
-    return Names(
-        embedding_norm="embeddings.LayerNorm",
-        layer="encoder.layer",
-        qkv=("attention.qkv_proj",) if packed else tuple(f"attention.{name}_proj" for name in "qkv"),
-        output="attention.o_proj",
-        attention_norm="attn_ln",
-        mlp_norm="mlp_ln",
-    )
+    packed = config.holds(f".{ORIGINAL.qkv[0]}.")
+    return ORIGINAL if packed else replace(ORIGINAL, qkv=tuple(f"attention.{name}_proj" for name in "qkv"))
 
 
 def _body(config: ModelConfig, theta: float) -> Body:

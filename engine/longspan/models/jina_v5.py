@@ -21,8 +21,9 @@ from ..program.instructions import Instruction, Linear, Mlp, Qkv
 from ..program.operands import LowRank, Weight
 from .config import ModelConfig
 from .eurobert import eurobert
-from .family import Body, tile_buffer, tokens_buffer
+from .family import Body
 from .llama import qwen3
+from .low_rank import with_low_rank
 
 LEFT, RIGHT = ".tasks.lora_B", ".tasks.lora_A"
 """What stands behind a weight's key in the names of its pairs' tensors."""
@@ -50,8 +51,7 @@ def with_task_adapters(body: Body, tensors: Tensors, folders: Sequence[Path]) ->
     """
     known = {name: tensors[name] for name in tensors if name.endswith((LEFT, RIGHT))}
     pairs = known or _pairs(body, [_plain_updates(folder) for folder in folders], folders)
-    steps = tuple(_adapted(step, pairs, len(folders)) for step in body.instructions)
-    return replace(body, instructions=steps), Tensors(tensors.source, {**tensors, **pairs})
+    return _with_pairs(body, pairs, len(folders)), Tensors(tensors.source, {**tensors, **pairs})
 
 
 def _plain_updates(folder: Path) -> Mapping[str, Update]:
@@ -157,23 +157,11 @@ def _module(name: str, known: Mapping[str, object], folder: Path) -> str:
     return found
 
 
-def _adapted(step: Instruction, pairs: Mapping[str, TensorView], tasks: int) -> Instruction:
-    def pair(weight: Weight | None) -> LowRank | None:
-        if weight is None or weight.key + LEFT not in pairs:
+def _with_pairs(body: Body, pairs: Mapping[str, TensorView], tasks: int) -> Body:
+    def pair(weight: Weight) -> LowRank | None:
+        if weight.key + LEFT not in pairs:
             return None
         left, right = (Weight((weight.key + ending,), pairs[weight.key + ending].shape) for ending in (LEFT, RIGHT))
         return LowRank(left=left, right=right, tasks=tasks, scale=1.0)
 
-    match step:
-        case Linear() | Qkv():
-            own = pair(step.weight)
-            if own is not None:
-                name = "ranks" if len(step.weight.names) == 1 else f"ranks{len(step.weight.names)}"
-                return replace(step, ranks=tokens_buffer(name, own.rank), low_rank=own)
-        case Mlp():
-            up, gate, down = (pair(weight) for weight in (step.up, step.gate, step.down))
-            given = next((own for own in (up, gate, down) if own is not None), None)
-            if given is not None:
-                ranks = tile_buffer("tile_ranks", given.rank)
-                return replace(step, ranks=ranks, up_low_rank=up, gate_low_rank=gate, down_low_rank=down)
-    return step
+    return replace(body, instructions=tuple(with_low_rank(step, pair) for step in body.instructions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..program.instructions import Embed, Instruction, Linear, Mlp, Qkv
@@ -10,6 +11,9 @@ from .family import Body, tile_buffer, tokens_buffer
 
 FOLDER = "parametrizations.weight.0."
 """What stands before "lora_A" and "lora_B" in the place of a tensor's last word, "weight"."""
+
+Pair = Callable[[Weight], LowRank | None]
+"""From a weight to its pair, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +30,37 @@ def with_pairs(body: Body, pairs: Pairs) -> Body:
 
     A weight [n, k] has `lora_A` [tasks, rank, k] and `lora_B` [tasks, n, rank]; of an embedding `lora_A` is left.
     """
-    return replace(body, instructions=tuple(_adapted(step, pairs) for step in body.instructions))
+
+    def pair(weight: Weight) -> LowRank:
+        return _pair(weight, pairs, "lora_B", "lora_A")
+
+    def table_pair(table: Weight) -> LowRank:
+        return _pair(table, pairs, "lora_A", "lora_B")
+
+    return replace(body, instructions=tuple(with_low_rank(step, pair, table_pair) for step in body.instructions))
 
 
-def _adapted(step: Instruction, pairs: Pairs) -> Instruction:
-    ranks, tile_ranks = tokens_buffer("ranks", pairs.rank), tile_buffer("tile_ranks", pairs.rank)
+def with_low_rank(step: Instruction, pair: Pair, table_pair: Pair = lambda table: None) -> Instruction:
+    """The step with the pairs of its weights, where it has any, and buffers as wide as their rank.
 
-    def pair(weight: Weight | None) -> LowRank | None:
-        return None if weight is None else _pair(weight, pairs, "lora_B", "lora_A")
-
-    def table_pair(table: Weight | None) -> LowRank | None:
-        return None if table is None else _pair(table, pairs, "lora_A", "lora_B")
-
+    Args:
+        step: of a body.
+        pair: gives the pair of a projection or of an MLP's matrix; of one MLP all have one rank.
+        table_pair: the same for tables of embeddings.
+    """
     match step:
-        case Linear() | Qkv():
-            return replace(step, ranks=ranks, low_rank=pair(step.weight))
+        case Linear() | Qkv() if (own := pair(step.weight)) is not None:
+            return replace(step, ranks=tokens_buffer(f"ranks{own.rank}", own.rank), low_rank=own)
         case Mlp():
-            up, gate, down = (pair(weight) for weight in (step.up, step.gate, step.down))
-            return replace(step, ranks=tile_ranks, up_low_rank=up, gate_low_rank=gate, down_low_rank=down)
+            up, gate, down = (None if weight is None else pair(weight) for weight in (step.up, step.gate, step.down))
+            given = next((own for own in (up, gate, down) if own is not None), None)
+            if given is not None:
+                ranks = tile_buffer(f"tile_ranks{given.rank}", given.rank)
+                return replace(step, ranks=ranks, up_low_rank=up, gate_low_rank=gate, down_low_rank=down)
         case Embed():
-            return replace(step, tokens_low_rank=table_pair(step.tokens), types_low_rank=table_pair(step.types))
-        case _:
-            return step
+            tokens, types = (None if table is None else table_pair(table) for table in (step.tokens, step.types))
+            return replace(step, tokens_low_rank=tokens, types_low_rank=types)
+    return step
 
 
 def _pair(weight: Weight, pairs: Pairs, left: str, right: str) -> LowRank:

@@ -37,6 +37,8 @@ def around(radius: int | None = None) -> Sight:
 def is_causal(config: ModelConfig) -> bool:
     """Whether a causal family is so here: by `is_causal`, `use_bidirectional_attention`, architecture and its code."""
     if config.flag("use_bidirectional_attention", default=False):
+        if config.values.get("is_causal") is True:
+            raise config.wrong("is_causal", "is true, and 'use_bidirectional_attention' too")
         return False
     names = [*config.names("architectures"), *config.table("auto_map").values.values()]
     if any(word in str(name) for name in names for word in BIDIRECTIONAL):

@@ -20,14 +20,15 @@ MIXTRAL = {
     "num_local_experts": 8,
     "num_experts_per_tok": 2,
 }
-QWEN3_MOE = {"num_key_value_heads": 4, "max_position_embeddings": 32768}
+QWEN3_MOE = {"num_key_value_heads": 4, "max_position_embeddings": 32768, "sliding_window": 4096}
 
 
 def mixtral(config: ModelConfig) -> Body:
     """`model_type: "mixtral"`: all layers are mixtures, with the weights of the chosen experts summing to 1."""
+    count = config.spelling("num_local_experts", "num_experts")
     config = config.completed(MIXTRAL)
     experts = Experts(
-        routing=_routing(config, "num_local_experts", normalised=True),
+        routing=_routing(config, count, normalised=True),
         inner=config.integer("intermediate_size"),
         activation=config.activation("hidden_act", default="silu"),
         at="block_sparse_moe",

@@ -9,13 +9,15 @@ from .family import Body, weight
 from .masks import FULL, SLIDING, around, layer_types
 from .rope import read_rope
 
+WINDOW = 128
+
 
 def modernbert(config: ModelConfig) -> Body:
     """`model_type: "modernbert"`."""
     sizes = Sizes.of(config)
     every = config.integer("global_attn_every_n_layers", default=3)
     kinds = layer_types(config, every, full=0)
-    sights = {FULL: around(), SLIDING: around(config.integer("local_attention", default=128) // 2)}
+    sights = {FULL: around(), SLIDING: around(_radius(config))}
     thetas = {
         FULL: config.number("global_rope_theta", default=160_000.0),
         SLIDING: config.number("local_rope_theta", default=10_000.0),
@@ -56,3 +58,12 @@ def modernbert(config: ModelConfig) -> Body:
         ending=(blocks.norm(len(kinds) + 1, "final_norm", x, x, bias=norm_bias),),
         prefixes=("", "model."),
     )
+
+
+def _radius(config: ModelConfig) -> int:
+    """How far sliding layers see to each side: half of `local_attention`, or `sliding_window`, which is that half."""
+    half = config.optional_integer("sliding_window")
+    window = config.integer("local_attention", default=WINDOW if half is None else 2 * half)
+    if half is not None and window // 2 != half:
+        raise config.wrong("sliding_window", f"is {half}, but half of 'local_attention' is {window // 2}")
+    return window // 2

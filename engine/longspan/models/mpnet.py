@@ -54,6 +54,7 @@ def mpnet(config: ModelConfig) -> Body:
         x,
         max_positions=positions - FIRST_POSITION,
         prefixes=("", "mpnet."),
+        padding=FIRST_POSITION - 1,
     )
 
 

@@ -7,7 +7,7 @@ from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .decoder import GATED, NAMES
 from .family import Body, weight
-from .masks import around, causal, is_causal
+from .masks import sight
 from .rope import read_rope
 
 
@@ -19,12 +19,12 @@ def olmo2(config: ModelConfig) -> Body:
     bias = config.flag("attention_bias", default=False)
     activation = config.activation("hidden_act", default="silu")
     rope = read_rope(config, sizes.head_size)
-    sight = causal() if is_causal(config) else around()
     blocks = Blocks(sizes, eps)
     x, y = blocks.x, blocks.y
 
     def layer(index: int) -> tuple[Instruction, ...]:
         stage, at = index + 1, f"layers.{index}"
+        seen = sight(config, index)
         turned = {
             "norm": HeadNorm(kind="rms", eps=eps, whole=True),
             "q_norm": weight(f"{at}.self_attn.q_norm.weight", sizes.queries),
@@ -32,7 +32,7 @@ def olmo2(config: ModelConfig) -> Body:
             "rope": rope,
         }
         return (
-            *blocks.attention(stage, x, *blocks.projections(f"{at}.self_attn", NAMES, bias), turned=turned, **sight),
+            *blocks.attention(stage, x, *blocks.projections(f"{at}.self_attn", NAMES, bias), turned=turned, **seen),
             blocks.output(stage, f"{at}.self_attn.o_proj", y, bias=bias),
             blocks.norm(stage, f"{at}.post_attention_layernorm", y, x, residual=x),
             blocks.mlp(stage, f"{at}.mlp", GATED, x, y, activation),

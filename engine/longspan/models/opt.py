@@ -7,7 +7,7 @@ from ..program.operands import Buffer
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
 from .family import Body, tokens_buffer, weight
-from .masks import around, causal, is_causal
+from .masks import sight
 
 NAMES = ("q_proj", "k_proj", "v_proj")
 OFFSET = 2
@@ -22,7 +22,6 @@ def opt(config: ModelConfig) -> Body:
     bias = config.flag("enable_bias", default=True)
     affine = config.flag("layer_norm_elementwise_affine", default=True)
     before = config.flag("do_layer_norm_before", default=True)
-    sight = causal() if is_causal(config) else around()
     blocks = Blocks(sizes, 1e-5, norm_kind="layer")
     x, y = blocks.x, blocks.y
 
@@ -36,7 +35,7 @@ def opt(config: ModelConfig) -> Body:
         first, second = f"{at}.self_attn_layer_norm", f"{at}.final_layer_norm"
         source = y if before else x
         projection = blocks.projections(f"{at}.self_attn", NAMES, bias)
-        attention = blocks.attention(stage, source, *projection, **sight)
+        attention = blocks.attention(stage, source, *projection, **sight(config, index))
         output = blocks.output(stage, f"{at}.self_attn.out_proj", x, bias=bias, residual=x)
         mlp = blocks.mlp(stage, at, ("fc1", "fc2"), source, x, activation, bias=bias, residual=x)
         if before:

@@ -24,4 +24,4 @@ def camembert(config: ModelConfig) -> Body:
 
 def _body(name: str, config: ModelConfig) -> Body:
     padding = config.natural("pad_token_id", default=1)
-    return bert_like(name, config, prefixes=("", "roberta."), first_position=padding + 1)
+    return bert_like(name, config, prefixes=("", "roberta."), first_position=padding + 1, padding=padding)

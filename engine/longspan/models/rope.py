@@ -10,6 +10,7 @@ import numpy as np
 from ..batch import Float32
 from ..program.rope import DynamicNtk, Frequencies, Rope, inverse_frequencies
 from .config import ModelConfig
+from .masks import LAYER_TYPES
 
 DEFAULT_THETA = 10000.0
 PART = "partial_rotary_factor"
@@ -35,7 +36,8 @@ def read_rope(
         layer_type: of the layers, where `rope_parameters` differ by type.
         theta: the base, where the config has none.
         theta_field: where older configs have the base.
-        stretched: whether the `rope_scaling` of older configs is for these layers.
+        stretched: whether the `rope_scaling` of older configs is for these layers. Beside `rope_parameters` it has to
+            say the same.
         part: which part of a head is turned where the config does not say so, in families that turn a part. In others
             the config's `partial_rotary_factor` counts for stretched positions only, as in transformers.
         part_field: where older configs have the part.
@@ -44,13 +46,47 @@ def read_rope(
     Returns:
         None for layers that the config gives no positions.
     """
-    name = "rope_parameters" if config.values.get("rope_parameters") or not stretched else "rope_scaling"
-    given = config.table(name)
-    if layer_type is not None and layer_type in given.values:
-        if given.values[layer_type] is None:
-            return None
-        given = given.table(layer_type)
-    theta = given.positive("rope_theta", default=config.positive(theta_field, default=theta))
+
+    def rope_of(given: ModelConfig) -> Rope:
+        base = given.positive("rope_theta", default=config.positive(theta_field, default=theta))
+        return _rope(config, given, head_size, base, part, part_field, interleaved=interleaved)
+
+    given, older = _of_layers(config, layer_type), config.table("rope_scaling")
+    if given is None:
+        return None
+    if not stretched or not older.values:
+        return rope_of(given)
+    if layer_type is not None:  # what is said of all layers is beside what is said of some
+        kind = {} if older.values.get("type") is None else {"rope_type": older.values["type"]}
+        older = replace(older, values={**given.values, **kind, **older.values})
+    rope = rope_of(older)
+    if given.values and rope_of(given) != rope:
+        raise config.wrong("rope_scaling", f"says other positions than '{given.prefix.removesuffix('.')}'")
+    return rope
+
+
+def _of_layers(config: ModelConfig, layer_type: str | None) -> ModelConfig | None:
+    """What `rope_parameters` says of layers of that type, where they differ by type; None where it is null."""
+    given = config.table("rope_parameters")
+    if layer_type is None:
+        return given
+    if given.values and not any(name in given.values for name in LAYER_TYPES):
+        raise config.wrong("rope_parameters", f"has none of {', '.join(map(repr, LAYER_TYPES))}, by which it is read")
+    known = layer_type not in given.values or given.values[layer_type] is not None
+    return given.table(layer_type) if known else None
+
+
+def _rope(
+    config: ModelConfig,
+    given: ModelConfig,
+    head_size: int,
+    theta: float,
+    part: float | None,
+    part_field: str,
+    *,
+    interleaved: bool,
+) -> Rope:
+    """The positions that `given` says, with a base and with what else `read_rope` is told."""
     kind = given.text("rope_type", default=given.text("type", default="default"))
     source, field = (given, PART) if given.values.get(PART) is not None else (config, part_field)
     turned = source.number(field, default=part or 1.0)
@@ -72,7 +108,7 @@ def read_rope(
         case "longrope" | "su":
             return _longrope(usual, theta, given, config)
         case "llama3":
-            return _llama3(usual, given)
+            return _llama3(usual, given, config)
         case "proportional":
             return _proportional(usual, theta, head_size, given)
     known = "default, linear, dynamic, ntk, yarn, longrope, llama3, proportional"
@@ -168,13 +204,13 @@ def _longrope(rope: Rope, theta: float, given: ModelConfig, config: ModelConfig)
     return replace(rope, usual=frequencies("short_factor"), long=frequencies("long_factor"), original=original)
 
 
-def _llama3(rope: Rope, given: ModelConfig) -> Rope:
+def _llama3(rope: Rope, given: ModelConfig, config: ModelConfig) -> Rope:
     """Llama 3.1's: slow pairs are divided by the factor, fast ones are kept, those between are blended."""
     factor = np.float32(given.positive("factor"))
     low, high = (np.float32(given.positive(name)) for name in ("low_freq_factor", "high_freq_factor"))
     if low >= high:
         raise given.wrong("high_freq_factor", f"is {high}, expected more than 'low_freq_factor', {low}")
-    original = np.float32(given.integer("original_max_position_embeddings"))
+    original = np.float32(_original(given, config))
     plain = _inverse(rope)
     waves = np.float32(2 * math.pi) / plain
     smooth = (original / waves - low) / (high - low)

@@ -72,9 +72,7 @@ def rotary_bert(
         layers, vocabulary, types: how many there are; no types is possible.
         rope: the positions of queries and keys.
         bias: whether the projections around attention have biases.
-        max_positions: as in `Body`, like `prefixes` and `renamed`.
-        prefixes: as above.
-        renamed: as above.
+        max_positions, prefixes, renamed: as in `Body`.
         learned_positions: how many positions have a learned vector; none in most.
     """
     x = blocks.x

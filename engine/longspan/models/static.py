@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..checkpoint.tensors import Tensors
+from ..checkpoint.transformer import UNLIMITED
 from ..errors import CheckpointError
 from ..program.instructions import Embed
-from .family import UNLIMITED, Body, tokens_buffer, weight
+from .family import Body, tokens_buffer, weight
 
 NAME = "embedding.weight"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checkpoint.transformer import UNLIMITED
 from ..program.instructions import Embed, Instruction, RelativeBias
 from .blocks import Blocks, Sizes, joined
 from .config import ModelConfig
-from .family import UNLIMITED, Body, weight
+from .family import Body, weight
 
 GATED = "gated-"
 
@@ -36,7 +37,13 @@ def _body(name: str, config: ModelConfig, *, feed_forward: str, bias_in_each_lay
     # Alone among the names, "gated-gelu" means the tanh approximation.
     activation = "gelu_tanh" if proj == "gated-gelu" else config.activation(field, default=feed_forward, before=GATED)
     names = ("wi_0", "wi_1", "wo") if gated else ("wi", "wo")
-    sizes = Sizes.of(config, width="d_model", heads="num_heads", inner="d_ff", head_size="d_kv")
+    sizes = Sizes.of(
+        config,
+        width=config.spelling("d_model", "hidden_size"),
+        heads=config.spelling("num_heads", "num_attention_heads"),
+        inner="d_ff",
+        head_size=config.spelling("d_kv", "head_dim"),
+    )
     blocks = Blocks(sizes, config.number("layer_norm_epsilon", default=1e-6))
     x, y = blocks.x, blocks.y
     buckets, bias = _bias(config)
@@ -55,7 +62,7 @@ def _body(name: str, config: ModelConfig, *, feed_forward: str, bias_in_each_lay
             blocks.mlp(stage, f"{at}.layer.1.DenseReluDense", names, y, x, activation, residual=x),
         )
 
-    layers = config.integer("num_layers")
+    layers = config.integer(config.spelling("num_layers", "num_hidden_layers"))
     embed = Embed(stage=0, out=x, tokens=weight("shared.weight", config.integer("vocab_size"), sizes.width))
     return Body(
         name,

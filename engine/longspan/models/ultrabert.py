@@ -21,8 +21,13 @@ def ultrabert(config: ModelConfig) -> Body:
     head_size = Sizes.of(config).head_size
     ropes = {kind: read_rope(rest, head_size, layer_type=kind, theta=theta) for kind, theta in thetas.items()}
     sights = {FULL: around(), SLIDING: around(radius)}
-    layers = [(ropes[kind], sights[kind]) for kind in kinds]
-    return eurobert_like("ultrabert", config, layers, eps=1e-6, prefixes=("", "model.", "ultrabert."))
+    return eurobert_like(
+        "ultrabert",
+        config,
+        sights=[sights[kind] for kind in kinds],
+        ropes=[ropes[kind] for kind in kinds],
+        prefixes=("", "model.", "ultrabert."),
+    )
 
 
 def _by_kind(config: ModelConfig) -> tuple[tuple[str, ...], int]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, TailModule
+import numpy as np
+
+from ..checkpoint.recipe import DenseModule, LayerNormModule, NormalizeModule, TailModule, TanhQuantizeModule
 from ..checkpoint.tensor_view import TensorView
 from ..checkpoint.tensors import Tensors
 from ..errors import CheckpointError
 from ..models.family import partials_buffer
-from ..program.instructions import Combine, Instruction, Linear, Norm, Normalize
+from ..program.instructions import Combine, Instruction, Linear, Norm, Normalize, TanhQuantize
 from ..program.operands import Buffer, Rows, Weight
 from ..program.program import Program
 from .modes import mode_of
+from .precision import Ranges
 
 
 def tail_width(pooling: Sequence[str], width: int, modules: Sequence[TailModule]) -> int:
@@ -25,6 +28,14 @@ def tail_width(pooling: Sequence[str], width: int, modules: Sequence[TailModule]
 def ends_in_normalize(modules: Sequence[TailModule]) -> bool:
     """Whether the checkpoint's own vectors have unit length."""
     return bool(modules) and isinstance(modules[-1], NormalizeModule)
+
+
+def own_ranges(modules: Sequence[TailModule], dimension: int) -> Ranges | None:
+    """The ranges of vectors that are int8's integers already, and stay so; None for those of any other checkpoint."""
+    if not modules or not isinstance(modules[-1], TanhQuantizeModule):
+        return None
+    low, high = (np.full(dimension, value, np.float32) for value in (-128, 127))
+    return Ranges(low, high, unit=False)
 
 
 def build_tail(
@@ -62,6 +73,8 @@ def build_tail(
 def _module_steps(module: TailModule, x: Buffer, name: str) -> list[Instruction]:
     if isinstance(module, NormalizeModule):
         return [Normalize(stage=0, x=x, out=Buffer(name, Rows.VECTORS, x.width), unit=True)]
+    if isinstance(module, TanhQuantizeModule):
+        return [TanhQuantize(stage=0, x=x, out=Buffer(name, Rows.VECTORS, x.width))]
     at = module.folder
     if isinstance(module, LayerNormModule):
         scale, shift = Weight((f"{at}/norm.weight",), (x.width,)), Weight((f"{at}/norm.bias",), (x.width,))
@@ -91,7 +104,7 @@ def tail_tensors(folder: Path, modules: Sequence[TailModule]) -> Tensors:
     """The tail's tensors, each under its module's folder ("…/2_Dense/linear.weight")."""
     tensors: dict[str, TensorView] = {}
     for module in modules:
-        if not isinstance(module, NormalizeModule):
+        if isinstance(module, DenseModule | LayerNormModule):
             views = Tensors.open(module.folder)
             tensors |= {f"{module.folder}/{name}": view for name, view in views.items()}
     return Tensors(folder, tensors)

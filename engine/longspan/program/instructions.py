@@ -375,3 +375,11 @@ class Normalize(Instruction):
     x: Buffer = _reads()
     out: Buffer = _writes()
     unit: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TanhQuantize(Instruction):
+    """out = round(127 tanh(x)), ties to even: the integers from -127 to 127, as floats."""
+
+    x: Buffer = _reads()
+    out: Buffer = _writes()

@@ -17,6 +17,7 @@ class PositionMap:
 
     "recurrent": p mod original. "grouped": floor(p / ceil(n / original)). "interpolated": the table has `factor` rows
     for each of the `original` ones; a segment that these suffice for takes row p * factor, a longer one row p.
+    A token without a position, at -1, keeps that.
 
     Attributes:
         kind: as above.
@@ -42,7 +43,7 @@ class PositionMap:
             rows = positions // np.maximum(-(-tokens // self.original), 1)
         else:
             rows = np.where(tokens > self.original, positions, positions * np.int64(self.factor))
-        return rows.astype(np.int32)
+        return np.where(positions < 0, positions, rows).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)

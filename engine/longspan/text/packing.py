@@ -35,7 +35,7 @@ class PackedTexts:
 
     Attributes:
         ids: [T].
-        positions: [T] from 0 in each segment.
+        positions: [T] from 0 in each segment; -1 for a padding token.
         cu_seqlens: [B + 1] row offsets of the segments.
         document_segments: [documents + 1] segment offsets of the documents.
         lead: [B] rows before the first of the text's own tokens: specials and prompt.
@@ -71,8 +71,11 @@ class PackedTexts:
         return self.cu_seqlens[segment] + self.lead[segment] + token - self.start[segment]
 
 
-def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32) -> PackedTexts:
-    """Lay the windows of all documents end to end, each between the checkpoint's special tokens."""
+def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32, padding: int | None = None) -> PackedTexts:
+    """Lay the windows of all documents end to end, each between the checkpoint's special tokens.
+
+    A token `padding` that a text holds is one of the segment, but takes no position.
+    """
     pieces: list[Int32] = []
     rows: list[tuple[int, ...]] = []  # length, lead, prompt, start, owned start, owned end
     counts = [0]
@@ -85,9 +88,12 @@ def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32) -> PackedT
         counts.append(len(rows))
     lengths, lead, prompts, start, owned_start, owned_end = np.array(rows, np.int64).reshape(-1, 6).T.copy()
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
-    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
+    ids = np.concatenate(pieces, dtype=np.int32) if pieces else np.zeros(0, np.int32)
+    placed = np.ones(len(ids), np.bool_) if padding is None else ids != padding
+    numbered = np.concatenate(([0], np.cumsum(placed)))  # how many tokens with a position precede each row
+    positions = np.where(placed, numbered[:-1] - np.repeat(numbered[cu_seqlens[:-1]], lengths), -1)
     return PackedTexts(
-        ids=np.concatenate(pieces, dtype=np.int32) if pieces else np.zeros(0, np.int32),
+        ids=ids,
         positions=positions.astype(np.int32),
         cu_seqlens=cu_seqlens,
         document_segments=np.array(counts, np.int64),

@@ -88,6 +88,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """`tokenizer_config.json`; where it lists no added tokens, `special_tokens_map.json` says which are special."""
+    config = _read_config(folder / "tokenizer_config.json")
+    return config if "added_tokens_decoder" in config else config | _read_config(folder / "special_tokens_map.json")
+
+
 def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -116,7 +122,7 @@ def follow_config(raw: tokenizers.Tokenizer, folder: Path, *, normalization: boo
     for, as in transformers. Does nothing where there is no `tokenizer_config.json`.
     """
     path = folder / "tokenizer_config.json"
-    config = _read_config(path)
+    config = _read_tokenizer_config(folder)
     _force_specials(raw, config, path)
     bert = config.get("tokenizer_class") in _CLASSES and isinstance(raw.normalizer, BertNormalizer)
     if normalization and bert:
@@ -124,21 +130,24 @@ def follow_config(raw: tokenizers.Tokenizer, folder: Path, *, normalization: boo
 
 
 def _force_specials(raw: tokenizers.Tokenizer, config: dict[str, Any], path: Path) -> None:
-    around = raw.encode("a", add_special_tokens=True).tokens
-    wanted = [config.get(f"{name}_token") for name in ("bos", "eos") if config.get(f"add_{name}_token") is True]
-    tokens = [_content(token, "") for token in wanted]
-    if all(token in around for token in tokens):
-        return
-    for token in tokens:
-        if raw.token_to_id(token) is None:
-            raise CheckpointError(f"{path}: a text begins or ends with {token!r}, which the tokenizer does not know")
-    bare = raw.encode("a", add_special_tokens=False).tokens
+    tokens = {name: _content(config.get(f"{name}_token"), "") for name in ("bos", "eos")}
+    forced = [name for name in tokens if config.get(f"add_{name}_token") is True]
+    for name in forced:
+        if not tokens[name]:
+            raise CheckpointError(f"{path}: 'add_{name}_token' is true, but there is no '{name}_token'")
+        if raw.token_to_id(tokens[name]) is None:
+            raise CheckpointError(
+                f"{path}: 'add_{name}_token' is true, but '{name}_token' is {tokens[name]!r}, which the tokenizer does "
+                "not know"
+            )
+    around, bare = (raw.encode("a", add_special_tokens=special).tokens for special in (True, False))
     first = next((i for i in range(len(around)) if around[i : i + len(bare)] == bare), 0)
     before, after = around[:first], around[first + len(bare) :]
-    if config.get("add_bos_token") is True and tokens[0] not in before:
-        before = [tokens[0], *before]
-    if config.get("add_eos_token") is True and tokens[-1] not in after:
-        after = [*after, tokens[-1]]
+    lacking = [name for name in forced if tokens[name] not in (before if name == "bos" else after)]
+    if not lacking:
+        return
+    before = [tokens["bos"], *before] if "bos" in lacking else before
+    after = [*after, tokens["eos"]] if "eos" in lacking else after
     raw.post_processor = TemplateProcessing(
         single=[*before, "$A", *after],
         special_tokens=[(token, raw.token_to_id(token)) for token in dict.fromkeys((*before, *after))],
