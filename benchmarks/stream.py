@@ -164,8 +164,8 @@ def _cases(model: Path, options: argparse.Namespace) -> Iterator[Case]:
 
 def table(runs: Sequence[Run]) -> str:
     """Aligned text: the peak after a quarter of the corpus, after half of it and at the end."""
-    head = ("", "texts", "vectors", "MB", "seconds", "MB/s", "loaded", "peak at 25 %", "at 50 %", "at the end")
-    head += ("above loaded", "grown")
+    peaks = ("loaded", "peak at 25 %", "at 50 %", "at the end", "above loaded", "grown")
+    head = ("", "texts", "vectors", "MB", "seconds", "MB/s", *peaks)
     rows: list[tuple[str, ...]] = [head]
     for one in runs:
         last = one.samples[-1]
