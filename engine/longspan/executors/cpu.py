@@ -156,6 +156,9 @@ class CpuExecutor:
         self._program = bind(self.body, tensors, self._isa, None, inputs, records)
         if ceiling is not None:
             read_tables(self._program, self.body, tensors)
+            held = panel_file(tensors.values())
+            for view in () if held is None else held.tensors.values():
+                view.release()  # what was looked at while loading brought others with it
 
     def _in_a_file(
         self, tensors: Mapping[str, TensorView], ceiling: Ceiling, longest: int, inputs: Inputs
