@@ -159,6 +159,8 @@ std::string WeightStream::read_stage(const Stage& stage) const {
 }
 
 bool WeightStream::load(bool (*stop)(void*), void* context) {
+  error_.clear();
+  if (generation_ == fork_generation() && std::find(there_.begin(), there_.end(), false) == there_.end()) return true;
   begin(stages());
   bool going = true;
   for (size_t stage = 0; going && stage < stages(); stage++)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ from benchmarks.texts import paragraphs
 from safetensors.numpy import save_file
 
 from longspan import Encoder
+
+from .processes import output_of
 
 MIB = 1 << 20
 
@@ -67,12 +66,8 @@ PRELUDE = """
 
 def below(folder: Path, memory: str, source: Path, work: str) -> dict[str, Any]:
     """What came of some work in a fresh process."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     script = textwrap.dedent(PRELUDE) + textwrap.dedent(work)
-    command = [sys.executable, "-W", "ignore", "-c", script, str(folder), memory, str(source)]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.returncode == 0, child.stderr
-    found: dict[str, Any] = json.loads(child.stdout)
+    found: dict[str, Any] = json.loads(output_of(script, folder, memory, source))
     return found
 
 
@@ -165,6 +160,38 @@ def test_rows_of_tables_are_read(saved: Path, source: Path) -> None:
         assert measure({Path(folder) / "longspan.safetensors"}).mapped < 1 << 20
     """
     assert below(saved, "1GiB", source, work)["bits"] == below(saved, "", source, WORKS["texts"])["bits"]
+
+
+def test_a_huge_text_that_is_cut(saved: Path, source: Path) -> None:
+    """Only what is made of it is counted."""
+    work = """
+        def work():
+            encoder.long_text = "truncate"
+            return encoder.encode(text * 200)
+        run(work)
+    """
+    assert below(saved, "150MiB", source, work)["bits"] == below(saved, "", source, work)["bits"]
+    refused = below(saved, "150MiB", source, "run(lambda: encoder.encode(text * 200))")
+    assert "inputs[0] takes" in refused["error"]
+    assert refused["peak"] <= 150 * MIB
+
+
+def test_what_loading_takes_counts(minilm: Path, source: Path) -> None:
+    """A ceiling that the process passed while it loaded is not one that it keeps."""
+    work = """
+        from longspan.executors import cpu
+        release = cpu.read_tables
+
+        def greedy(*arguments):
+            bytearray(300 << 20)[::4096] = b"x" * (300 << 8)
+            release(*arguments)
+
+        cpu.read_tables = greedy
+        run(lambda: encoder.encode(texts))
+    """
+    found = below(minilm, "250MiB", source, work)
+    assert "this process has had" in found["error"]
+    assert found["smallest"] >= found["peak"] > 250 * MIB
 
 
 def test_a_file_that_is_cut_while_it_runs(saved: Path, source: Path, tmp_path: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,8 @@ from longspan.executors import fitting
 from longspan.executors.cpu import CpuExecutor
 from longspan.executors.streamed import packed_bytes
 from longspan.executors.ways import Way
+
+from .processes import output_of
 
 MIB = 1 << 20
 TEXTS = ["The weather is lovely today.", "", "So sunny outside! " * 30, "He drove to the stadium. " * 80] * 20
@@ -46,11 +44,7 @@ SCRIPT = """
 
 
 def in_a_process(folder: Path, weights: str, memory: str, text: Path, tokens: int) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), weights, memory, str(text), str(tokens)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    found: dict[str, Any] = json.loads(run.stdout)
+    found: dict[str, Any] = json.loads(output_of(SCRIPT, folder, weights, memory, text, tokens, timeout=300))
     return found
 
 
@@ -182,6 +176,24 @@ def test_others_take_the_memory(saved: Path, monkeypatch: pytest.MonkeyPatch, me
     assert set(ran.ways) == {Way()}
 
 
+@pytest.mark.parametrize("memory", [None, "8TiB"])
+def test_what_is_there_already_is_not_asked_for(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, memory: str | None
+) -> None:
+    """The same batch once more takes nothing, so nobody looks at what is left."""
+    encoder = Encoder(saved, device="cpu", threads=2, memory=memory)
+    exact = encoder.encode(TEXTS[:4], show_progress_bar=False)
+
+    def asked(*_: object) -> int:
+        raise AssertionError("somebody asked")
+
+    monkeypatch.setattr(fitting, "available", asked)
+    monkeypatch.setattr("longspan.executors.ceiling.measure", asked)
+    assert encoder.encode(TEXTS[:4], show_progress_bar=False).tobytes() == exact.tobytes()
+    with pytest.raises(AssertionError, match="somebody asked"):
+        encoder.encode(TEXTS, show_progress_bar=False)
+
+
 def test_the_system_refuses(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half as much is tried, then half of that; what is finished is not done again."""
     exact = Encoder(saved, device="cpu", threads=2).encode(TEXTS, show_progress_bar=False)
@@ -229,10 +241,7 @@ def test_a_limit_on_addresses(small: Path) -> None:
         shape = encoder.encode(["word " * 500] * 40, show_progress_bar=False).shape
         print(shape, tried[1] < tried[0])
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", textwrap.dedent(script), str(small)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.stdout == "(40, 32) True\n", run.stderr
+    assert output_of(script, small) == "(40, 32) True\n"
 
 
 def test_packed_weights_of_the_body(minilm: Path) -> None:

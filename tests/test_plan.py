@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,8 @@ from longspan import Encoder, InputError
 from longspan.executors.footprint import Footprint, Table
 from longspan.plan import Plan, Sizes, make_plan
 from longspan.process_memory import ProcessMemory
+
+from .processes import output_of
 
 MIB = 1 << 20
 FOOTPRINT = Footprint(
@@ -140,11 +138,7 @@ def said_and_reached(model: Path, tmp_path: Path, layers: int, tokens: int) -> t
     """What a plan says in a fresh process, and what is reached then; all layers where `layers` is 0."""
     path = tmp_path / "document.txt"
     path.write_text(document(model, tokens), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(model), str(path), str(tokens), str(layers)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    said, peak, found = json.loads(run.stdout)
+    said, peak, found = json.loads(output_of(SCRIPT, model, path, tokens, layers, timeout=300))
     assert found == tokens
     return said, peak
 

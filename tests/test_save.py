@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from longspan import CheckpointError, Encoder, InputError, semantic_search
+
+from .processes import output_of
 
 TEXTS = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium.", ""]
 
@@ -118,8 +116,5 @@ def test_a_file_that_cannot_be_written(minilm: Path, tmp_path: Path) -> None:
         except OSError as error:
             print("refused:", error.strerror)
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", textwrap.dedent(script), str(minilm), str(tmp_path / "saved")]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-    assert child.stdout == "refused: File too large\n", child.stderr
+    assert output_of(script, minilm, tmp_path / "saved") == "refused: File too large\n"
     assert not list(tmp_path.iterdir())

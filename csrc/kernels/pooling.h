@@ -69,7 +69,7 @@ void normalize(const float* x, long width, bool unit, float* out) {
 }
 
 void tanh_quantize(const float* x, long width, float* out) {
-  const V magic = broadcast(12582912.0f);  // 1.5 * 2^23: what is added to it is rounded to an integer, ties to even
+  const V magic = broadcast(kMagic);  // rounds ties to even
   for (long i = 0; i < width; i += W) {
     const int n = (int)min_long(W, width - i);
     const V v = tanh(load_some(x + i, n)) * broadcast(127.0f) + magic;

@@ -14,7 +14,7 @@ from .backbone import Changes, load_backbone
 from .batch import Float32, Int32, PackedBatch, Partials
 from .checkpoint.recipe import Recipe
 from .errors import CheckpointError, InputError
-from .executors.ceiling import CALLS, Ceiling
+from .executors.ceiling import CALLS, UNCOUNTED, Ceiling
 from .executors.choice import MakeExecutor
 from .executors.protocol import Executor
 from .models.binding import bind
@@ -240,7 +240,7 @@ class Pipeline:
         Raises:
             MemoryCeilingError: there is not so much; it says what takes them.
         """
-        if self.ceiling is not None and needed > self.ceiling.room(0):
+        if self.ceiling is not None and needed > UNCOUNTED and needed > self.ceiling.room(0):
             self.executor.release()
             self.ceiling.require(needed, what)
 

@@ -21,7 +21,7 @@ from .executors.ways import TILE_ROWS
 from .pipeline import Pipeline
 from .process_memory import ProcessMemory, measure
 from .text.windows import count_windows
-from .text_memory import chunk_bytes, chunks_of, token_bytes
+from .text_memory import FIRST_CALL, chunk_bytes, chunks_of, token_bytes
 
 MOST_TOKENS = (1 << 31) - 1
 CHUNK_TOKENS = 256
@@ -165,7 +165,7 @@ def plan_document(pipeline: Pipeline, tokens: int, max_seq_length: int, dimensio
     segments = np.arange(min(windows, _WINDOWS) + 1, dtype=np.int64) * longest
     width = pipeline.body.output.width * len(pipeline.modes)
     sizes = Sizes(count, windows, longest, width, dimension)
-    beside = token_bytes(count) + _result_bytes(sizes)
+    beside = FIRST_CALL + token_bytes(count) + _result_bytes(sizes)
     footprint = executor.footprint(segments, pipeline.tail(dimension, unit), pipeline.tail_tensors, beside)
     process = measure({table.file for table in footprint.tables})
     return make_plan(sizes, footprint, process, pipeline.memory)
@@ -185,7 +185,7 @@ def make_plan(sizes: Sizes, footprint: Footprint, process: ProcessMemory, memory
         *([Part("embedding tables in the file", tables)] if footprint.tables_mapped else []),
         Part("arena", max(footprint.arena, footprint.arena_now)),
         *([Part("rotary positions", footprint.ropes)] if footprint.ropes else []),
-        Part("text and tokens", token_bytes(sizes.tokens)),
+        Part("text and tokens", FIRST_CALL + token_bytes(sizes.tokens)),
         Part("partials and vectors", _result_bytes(sizes)),
     )
     return Plan(

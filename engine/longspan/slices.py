@@ -25,6 +25,7 @@ _STREAM_CHARACTERS = 1 << 18  # some seconds of work: what a stream holds back a
 _FIRST_CHARACTERS = 1 << 12  # a stream's first slice is one text or so many characters; each is twice the one before
 _CEILING_CHARACTER = 2048  # bytes of a ceiling for each: a character takes some 64 at worst, in two slices
 _CEILING_TEXT = 1 << 17  # the same for each text, which takes 1.5 kB however short it is
+_LEFT_BY_TEXT = 32  # characters that leave as much behind as the objects of a text
 _PATIENCE = 0.05  # seconds that a slice waits for texts; after a text that took so long, slices begin with one again
 
 
@@ -158,30 +159,30 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
             that is pooled. All texts before it have been handed out.
         MemoryCeilingError: tokenising a slice would not leave the process below its ceiling.
     """
-    characters = 0
+    left, most = 0, slice_characters(pipeline.memory, _SLICE_CHARACTERS) // 2
     for part in prefetched(
         lambda group: make_slice(pipeline, group, options, offsets=offsets), groups, lambda group: group.alone
     ):
         failure = part.failure
         if part.documents:
             yield part
-        characters += part.group.characters
+        left += part.group.characters + _LEFT_BY_TEXT * len(part.documents)
         del part
         if failure is not None:
             raise failure
-        if characters >= _SLICE_CHARACTERS // 2 or pipeline.ceiling is not None:
+        if left >= most:
             _csrc.trim_memory()  # so that many slices take no more than a few
-            characters = 0
+            left = 0
 
 
 def make_slice(pipeline: Pipeline, group: Group, options: Options, *, offsets: bool) -> Slice:
     """Tokenise and pack one group, up to the first text that is not usable."""
     # One token more than fits shows that a text is cut; how many there are is counted only for those who ask.
+    limit = options.max_seq_length + 1 if options.long_text == "truncate" and not options.count_tokens else None
     if pipeline.ceiling is not None:  # nobody counts otherwise
-        needed = text_bytes((item.text for item in group.inputs), offsets=offsets)
+        needed = text_bytes((item.text for item in group.inputs), offsets=offsets, limit=limit)
         what = f"{options.what}[{group.start}] takes" if len(group.inputs) == 1 else "texts take"
         pipeline.require(needed, what)
-    limit = options.max_seq_length + 1 if options.long_text == "truncate" and not options.count_tokens else None
     pieces = [item.pieces for item in group.inputs if item.pieces is not None]
     if pieces:  # given so, all of them
         tokens = pipeline.tokenize_separated(pieces, options.prompt)

@@ -17,6 +17,10 @@ HEADROOM, HEADROOM_SHARE = 6 << 20, 32
 """Bytes that are left free below a ceiling: so many, and one part in so many of it. The texts that are tokenised
 meanwhile (see `slices`), stacks of threads and the rounding to large pages are not counted otherwise."""
 
+UNCOUNTED = 1 << 20
+"""Bytes that are taken without a look at what is left: the headroom has room for them, and a look takes as long as some
+layers of a short text."""
+
 GROWTH = 12 << 20
 """By how much a process grows with its first calls: caches of the tokenizer, stacks of threads, heaps that keep what
 was freed. A ceiling that is named has room for it."""

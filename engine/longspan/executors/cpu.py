@@ -115,6 +115,7 @@ class CpuExecutor:
         part_tokens = PART_PACKS * self.threads * PACK_TOKENS
         self._callers = Coalescer(self._run, STREAMED_PART_TOKENS if self._streamed else part_tokens)
         if ceiling is not None:
+            ceiling.check()  # whether loading took more
             self._fitting.choose(np.array([0, 1], np.int64), self._sizes, 0, None)
         self._samples = samples
         held = panel_file(tensors.values())
@@ -240,6 +241,7 @@ class CpuExecutor:
         return self.run_way(batch, Way(schedule=schedule, pack_tokens=pack_tokens), poll)
 
     def _run(self, batch: PackedBatch, poll: Poll | None) -> tuple[Float32, ...]:
+        """A batch in the turn of this executor; below a ceiling in that of the process."""
         if batch.tokens <= UNASKED_TOKENS and self._fitting.ceiling is None:
             return self.run_way(batch, Way(), poll)
         with contextlib.nullcontext() if self._fitting.ceiling is None else RUNS:

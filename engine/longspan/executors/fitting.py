@@ -12,10 +12,10 @@ from ..batch import Int64
 from ..byte_sizes import in_mib
 from ..errors import MemoryCeilingError
 from ..weights import Format
-from .ceiling import AVAILABLE_SHARE, Ceiling, available, whole_mib
+from .ceiling import AVAILABLE_SHARE, UNCOUNTED, Ceiling, available, whole_mib
 from .layouts import BodyLayouts
 from .schedule import make_packs
-from .ways import Chosen, Way, choose, least
+from .ways import Chosen, Way, choose, least, need_of
 
 NO_CEILING = 1 << 62
 
@@ -72,6 +72,9 @@ class Fitting:
         Raises:
             MemoryCeilingError: no way stays below the ceiling.
         """
+        usual = need_of(cu_seqlens, sizes, Way())
+        if most is None and usual.total <= sizes.held and results <= UNCOUNTED:  # all of it is there already
+            return Chosen(Way(), usual)
         lowest = least(cu_seqlens, sizes)
         room = self._below_ceiling(cu_seqlens, lowest, sizes.held, results)
         left = available()

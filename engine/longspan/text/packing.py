@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..batch import Int32, Int64
 from .windows import Window
@@ -89,9 +90,9 @@ def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32, padding: i
     lengths, lead, prompts, start, owned_start, owned_end = np.array(rows, np.int64).reshape(-1, 6).T.copy()
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
     ids = np.concatenate(pieces, dtype=np.int32) if pieces else np.zeros(0, np.int32)
-    placed = np.ones(len(ids), np.bool_) if padding is None else ids != padding
-    numbered = np.concatenate(([0], np.cumsum(placed)))  # how many tokens with a position precede each row
-    positions = np.where(placed, numbered[:-1] - np.repeat(numbered[cu_seqlens[:-1]], lengths), -1)
+    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
+    if padding is not None and padding in ids:
+        positions = _without(ids == padding, positions, cu_seqlens)
     return PackedTexts(
         ids=ids,
         positions=positions.astype(np.int32),
@@ -104,3 +105,10 @@ def pack(documents: Sequence[Document], prefix: Int32, suffix: Int32, padding: i
         owned_start=owned_start,
         owned_end=owned_end,
     )
+
+
+def _without(padding: npt.NDArray[np.bool_], positions: Int64, cu_seqlens: Int64) -> Int64:
+    """Positions as they are without the tokens that are padding, which have -1."""
+    before = np.concatenate(([0], np.cumsum(padding)))  # how many of these precede each row
+    own = before[:-1] - np.repeat(before[cu_seqlens[:-1]], np.diff(cu_seqlens))
+    return np.where(padding, -1, positions - own)
