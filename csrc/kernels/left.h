@@ -22,9 +22,9 @@ struct TermsFor<Format::int8> {
 template <Format format>
 using TermsOf = typename TermsFor<format>::Type;
 
-// A code c of a row is worth (c - zero) * step.
+// A code c of a row is worth (c + shift) * step.
 struct RowScale {
-  float step, zero;
+  float step, shift;
 };
 
 template <class Word>
@@ -84,20 +84,32 @@ struct RowRange {
     high = greater_of(high, v);
     poison = fma(v, zero(), poison);
   }
+  void add(const RowRange& other) {
+    low = lesser_of(low, other.low);
+    high = greater_of(high, other.high);
+    poison += other.poison;
+  }
 };
 
 // Rounds `x`, one row of k columns, to codes from 0 to 255 between its least and its greatest component, zero among them
 // and exact. A row with a NaN or an infinity is worth NaN. Zeros up to `padded`. Columns are multiplied by `smooth` first.
-template <bool smoothed>
+template <bool smoothed, bool bf16>
 inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded, uint8_t* out) {
   const auto take = [&](long i, int n) {
-    const V v = load_from(x, 0, i, n);
+    const V v = bf16 ? load_bf16(x.bf16_row(0) + i, n) : load_some(x.data + i, n);
     return smoothed ? v * load(smooth + i) : v;
   };
-  RowRange range;
+  RowRange range, ranges[3];  // chains enough to hide their latency
   long i = 0;
+  for (; i + 4 * W <= k; i += 4 * W) {
+    range.add(take(i, W));
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; j++) ranges[j].add(take(i + (j + 1) * W, W));
+  }
   for (; i + W <= k; i += W) range.add(take(i, W));
   if (i < k) range.add(take(i, (int)(k - i)));
+#pragma GCC unroll 3
+  for (int j = 0; j < 3; j++) range.add(ranges[j]);
   const float least = min_lanes(range.low), most = max_lanes(range.high);
   const float step = greatest(most * (1 / 255.0f) - least * (1 / 255.0f), 1e-30f), inverse = 1.0f / step;
   const float offset = -least * inverse + kMagic;
@@ -107,7 +119,7 @@ inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded,
   for (i = 0; i + W <= k; i += W) store_some_bytes(out + i, code(take(i, W)), W);
   if (i < k) store_some_bytes(out + i, code(take(i, (int)(k - i))), (int)(k - i));
   if (k < padded) __builtin_memset(out + k, 0, padded - k);
-  return {step + sum_lanes(range.poison), offset - kMagic};
+  return {step + sum_lanes(range.poison), kMagic - offset};
 }
 
 template <Format format>
@@ -119,7 +131,8 @@ inline Left<format> prepare_left(const Matrix& x, long row0, long row1, const Pa
   Word* words = (Word*)scratch;
   if constexpr (format == Format::int8) {
     RowScale* scales = (RowScale*)(words + (row1 - row0 + kLeftRows - 1) / kLeftRows * kLeftRows * stride);
-    const auto quantise = weight.smooth ? quantise_row<true> : quantise_row<false>;
+    const auto quantise = x.bf16 ? weight.smooth ? quantise_row<true, true> : quantise_row<false, true>
+                                 : weight.smooth ? quantise_row<true, false> : quantise_row<false, false>;
     for (long row = row0; row < row1; row++)
       scales[row - row0] = quantise(x.from(row), weight.smooth, k, padded, (uint8_t*)(words + (row - row0) * stride));
     return {words, stride, scales};

@@ -28,7 +28,7 @@ struct Sums {
     V value(long i) const {
       V v = load(data + i * stride);
       if constexpr (format == Format::int8)
-        v = fma(broadcast(-scales[i].zero), total, __builtin_convertvector((VI)v, V)) * (broadcast(scales[i].step) * scale);
+        v = fma(broadcast(scales[i].shift), total, __builtin_convertvector((VI)v, V)) * (broadcast(scales[i].step) * scale);
       if (gain) v += load(gain + i * stride);
       return v + bias;
     }
