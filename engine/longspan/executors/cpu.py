@@ -31,7 +31,7 @@ from .runner import BodyRunner, Poll
 from .schedule import PACK_TOKENS, Schedule, make_packs
 from .smoothing import SampleWalk
 from .stages import PackedStage, joined, packed_away, packed_stages
-from .streamed import StreamedWeights, packed_bytes, stored_panels
+from .streamed import StreamedWeights, packed_bytes, source_bytes, stored_panels
 from .tails import Tails
 from .threads import default_threads
 from .tiers import wanted_tier
@@ -147,7 +147,8 @@ class CpuExecutor:
             walk = SampleWalk(self._runner, samples(), way, self.threads)
         mapped = ceiling is None
         stages = packed_stages(self.body, tensors, self._isa, walk, tables_mapped=mapped)
-        self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, stages)
+        loading = source_bytes(self.body, tensors) + (0 if walk is None else walk.bytes)
+        self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, loading, stages)
         if self._streamed is None:
             self._program = joined(self.body, self._isa, stages)
         else:
@@ -159,9 +160,17 @@ class CpuExecutor:
         self._sampled = None if walk is None else walk.pooled
 
     def _in_a_file(
-        self, tensors: Mapping[str, TensorView], ceiling: Ceiling, longest: int, stages: Iterable[PackedStage]
+        self,
+        tensors: Mapping[str, TensorView],
+        ceiling: Ceiling,
+        longest: int,
+        loading: int,
+        stages: Iterable[PackedStage],
     ) -> StreamedWeights | None:
-        """The matrices in a file, where the checkpoint has them so or memory is too short for them; else None."""
+        """The matrices in a file, where the checkpoint has them so or memory is too short for them; else None.
+
+        Too short for a run of the longest text beside them, or while they are packed for what that takes, `loading`.
+        """
         held = stored_panels(self.body, tensors)
         if held is not None:
             path, stored = held
@@ -169,7 +178,7 @@ class CpuExecutor:
                 return StreamedWeights(self.body, self.format, str(path), file, stored)
         # Twice the buffers: tiles, results, and a process that grows with its first calls. A file can do with less.
         buffers = 2 * self._runner.layouts.tokens(max(longest, PACK_TOKENS), staged=False)[1] + GROWTH
-        if packed_bytes(self.body, self.format) + buffers <= ceiling.room(0):
+        if packed_bytes(self.body, self.format) + max(buffers, loading) <= ceiling.room(0):
             return None
         away, stored = packed_away(stages)
         with away:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _csrc
+from ..checkpoint.header import itemsize
 from ..checkpoint.panels import PARTS, PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView
 from ..program.formats import matrices_of
@@ -111,6 +112,15 @@ def packed_bytes(body: Program, format: Format) -> int:
     size, group = {"float32": (4, 1), "bfloat16": (2, 32), "int8": (1, 64)}[format]
     shapes = (weight.shape for step in body.instructions for _, weight in matrices_of(step))
     return sum(-(-rows // 16) * 16 * -(-columns // group) * group * size for rows, columns in shapes)
+
+
+def source_bytes(body: Program, tensors: Mapping[str, TensorView]) -> int:
+    """The most that an instruction's matrices take in the checkpoint, whose pages are there while it is packed."""
+    most = 0
+    for step in body.instructions:
+        views = [tensors[name] for _, weight in matrices_of(step) for name in weight.names]
+        most = max(most, sum(math.prod(view.shape) * itemsize(view.dtype) for view in views))
+    return most
 
 
 def stored_panels(body: Program, tensors: Mapping[str, TensorView]) -> tuple[Path, Stored] | None:
