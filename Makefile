@@ -59,10 +59,10 @@ sanitize: $(EDITABLE) $(MODEL_STAMP)  ## tests of the C++ parts under GCC's addr
 	$(call CMAKE_SANITIZE,thread) && $(BIN)/cmake --build $(SANITIZE)/thread
 	setarch -R env TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:ignore_noninstrumented_modules=1 \
 		LONGSPAN_SANITIZED=$(SANITIZE)/thread $(call PRELOAD,libtsan.so) \
-		$(PYTEST_SANITIZE) $(addprefix tests/executors/test_,pool.py streamed.py)
+		$(PYTEST_SANITIZE) $(addprefix tests/executors/test_,pool.py smoothing.py streamed.py)
 	env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LONGSPAN_SANITIZED=$(SANITIZE)/address $(call PRELOAD,libasan.so) \
-		$(PYTEST_SANITIZE) tests/ops $(addprefix tests/executors/test_,cpu.py pool.py refusals.py streamed.py)
+		$(PYTEST_SANITIZE) tests/ops $(addprefix tests/executors/test_,cpu.py pool.py refusals.py smoothing.py streamed.py)
 
 models: $(EDITABLE) $(MODEL_STAMP)  ## docs/models.md: the table, written by the tests that measure it
 	LONGSPAN_MODELS_TABLE=docs/models.md $(BIN)/python -m pytest tests/models

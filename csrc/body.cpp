@@ -2,6 +2,7 @@
 // by one, or all of them through a stage before any goes through the next.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "blocks.h"
 #include "executor.h"
@@ -36,13 +37,14 @@ struct Run {
   const Program& program;
   const Batch& batch;
   const Layouts& layouts;
-  const Staging* staging;  // null: one stage, with all weights in memory
+  const Staging* staging;  // null: no stages, with all weights in memory
   const std::vector<Range> ranges;
   const Prepared prepared;
   Poll poll;
-  Watch* watch;  // of packs that one thread runs alone, while there is one thread; or null
-  const std::vector<size_t> carried;  // where each pack's bytes begin in the arena, if they are staged
-  char* arena;
+  Watch* watches;  // by thread, of the packs that it runs alone; or null
+  const std::vector<size_t> carried;  // where each pack's bytes begin in `rows`, if they are staged
+  char* rows;
+  const long trial_bytes;  // at the end of each lane's tokens: room for a copy of what its pack carries; or 0
   char* token_arena;
   ThreadSpace space;
   long lanes;
@@ -74,7 +76,7 @@ struct Run {
       if (staging) {
         team.barrier.wait();
         if (stop) return;
-        if (thread == 0) staging->stream.done(stage);
+        if (thread == 0 && staging->stream) staging->stream->done(stage);
       }
     }
   }
@@ -82,14 +84,25 @@ struct Run {
   // Waits for the weights of a stage.
   void enter(size_t stage) {
     next_turn = batch.shared_packs;
-    while (entered && !staging->stream.wait(stage, std::chrono::milliseconds(50)))
+    if (!staging->stream) return;
+    while (entered && !staging->stream->wait(stage, std::chrono::milliseconds(50)))
       if (asked_to_stop()) entered = false;
-    if (staging->stream.failed()) entered = false;
+    if (staging->stream->failed()) entered = false;
   }
 
   Carried carried_by(long pack) const {
     if (!staging) return {};
-    return {staging->carried, arena + carried[pack], (batch.tokens_of(pack) + 63) / 64 * 64};
+    return {staging->carried, rows + carried[pack], (batch.tokens_of(pack) + 63) / 64 * 64};
+  }
+
+  // The same for a lane, which then works on a copy if nothing is to be written.
+  Carried carried_by(long pack, char* lane) const {
+    Carried carried = carried_by(pack);
+    if (!trial_bytes) return carried;
+    char* const copy = lane + layouts.pack.bytes - trial_bytes;
+    std::memcpy(copy, carried.base, carried_bytes(batch.tokens_of(pack), staging->row_bytes));
+    carried.base = copy;
+    return carried;
   }
 
   // Where a thread is with a pack.
@@ -141,8 +154,8 @@ struct Run {
       const long pack = batch.pack_order[turn];
       Place at{*this, thread == 0, batch.tokens_of(pack), steps()};
       if (at.tokens == 0) continue;
-      const RunningPack running{program, batch, prepared, pack, alone, tokens, layouts.pack, carried_by(pack), own, watch,
-                                at.interrupt()};
+      const RunningPack running{program, batch, prepared, pack, alone, tokens, layouts.pack, carried_by(pack, tokens), own,
+                                watches ? watches + thread : nullptr, at.interrupt()};
       for (; at.step < range.size() && !stop.load(); at.step++) execute(running, program.instructions[range.first + at.step]);
       done += at.tokens * range.size();
       if (at.asks && !stop.load() && asked_to_stop()) stop = true;
@@ -153,17 +166,17 @@ struct Run {
 // The stream reads ahead as long as this lives.
 class Reading {
  public:
-  explicit Reading(const Staging* staging) : staging_(staging) {
-    if (staging_) staging_->stream.begin(staging_->kept);
+  explicit Reading(const Staging* staging) : stream_(staging ? staging->stream : nullptr) {
+    if (stream_) stream_->begin(staging->kept);
   }
   ~Reading() {
-    if (staging_) staging_->stream.end();
+    if (stream_) stream_->end();
   }
   Reading(const Reading&) = delete;
   Reading& operator=(const Reading&) = delete;
 
  private:
-  const Staging* staging_;
+  WeightStream* const stream_;
 };
 
 // Where each pack's bytes begin, and the end of all.
@@ -172,6 +185,13 @@ std::vector<size_t> carried_offsets(const Batch& batch, const Staging* staging) 
   for (long pack = 0; staging && pack < batch.packs; pack++)
     offsets.push_back(offsets.back() + carried_bytes(batch.tokens_of(pack), staging->row_bytes));
   return offsets;
+}
+
+// Bytes of the pack that carries most.
+long most_carried(const std::vector<size_t>& offsets) {
+  size_t most = 0;
+  for (size_t pack = 1; pack < offsets.size(); pack++) most = std::max(most, offsets[pack] - offsets[pack - 1]);
+  return static_cast<long>(most);
 }
 
 }  // namespace
@@ -183,14 +203,18 @@ Division Executor::divide(long packs, long shared_packs, const Layouts& layouts,
   return {lanes, tokens, thread, tokens + threads * thread};
 }
 
-bool Executor::run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch, const Staging* staging) {
+bool Executor::run_body(const Batch& batch, const Layouts& given, int threads, Poll poll, Watch* watches, const Staging* staging) {
   std::vector<size_t> carried = carried_offsets(batch, staging);
-  const size_t kept = carried.back();
+  char* const rows = staging ? staging->rows : nullptr;
+  const size_t kept = rows ? 0 : carried.back();
+  const long trial_bytes = rows && watches ? most_carried(carried) : 0;
+  Layouts layouts = given;
+  layouts.pack.bytes += trial_bytes;
   const Division arena = divide(batch.packs, batch.shared_packs, layouts, threads, kept);
   arena_.grow(arena.bytes);
   const ThreadSpace space{arena_.data() + arena.tokens, layouts.tile, static_cast<long>(arena.thread)};
-  Run run{program_, batch, layouts, staging, ranges_of(program_, staging), prepare(batch), poll, threads == 1 ? watch : nullptr,
-          std::move(carried), arena_.data(), arena_.data() + kept, space, arena.lanes, TeamState(threads),
+  Run run{program_, batch, layouts, staging, ranges_of(program_, staging), prepare(batch), poll, watches,
+          std::move(carried), rows ? rows : arena_.data(), trial_bytes, arena_.data() + kept, space, arena.lanes, TeamState(threads),
           {batch.shared_packs}};
   struct Context {
     Run& run;

@@ -38,8 +38,9 @@ struct Layouts {
 struct Staging {
   const int64_t* carried;  // by buffer: bytes of a row before it in what its pack keeps, or -1 if it is not kept
   long row_bytes;          // of a row of all that
-  WeightStream& stream;
-  long kept;  // stages whose weights stay in memory
+  char* rows;              // what packs bring from the stages before this program and keep for those after it; null: nothing
+  WeightStream* stream;    // null: all weights are in memory
+  long kept;               // stages whose weights stay there
 };
 
 // Sines and cosines for one kind of rotary positions; see RopeTable in program/rope.py.
@@ -95,9 +96,10 @@ class Executor {
   // Gives the arena back; the next run makes a new one.
   void drop_arena() { arena_.release(); }
 
-  // Fills batch.partials[i].data. Returns false if the poll asked to stop, or the stream has an error. A watch sees what one
-  // thread runs by itself. Without staging, packs go through the whole program one by one, with all weights in memory.
-  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watch, const Staging* staging);
+  // Fills batch.partials[i].data. Returns false if the poll asked to stop, or the stream has an error. Watches, one a thread
+  // or null, see the packs that threads run by themselves; these then write nothing to `Staging::rows`. Without staging,
+  // packs go through the whole program one by one, with all weights in memory.
+  bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watches, const Staging* staging);
 
   // vectors [count, width of the last instruction's output], from partials[i].data; cu_vectors[i] is [count + 1].
   void run_tail(const std::vector<Partials>& partials, const std::vector<const int64_t*>& cu_vectors, long count,

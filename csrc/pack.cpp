@@ -249,12 +249,15 @@ class Walker {
     if (count == 0) return;
     const Panels &up = op.up[expert], &down = op.down[expert];
     Matrix factor = kAbsent;
+    if (watch_) watch_->see(up, gathered, count);
     if (!op.gate.empty()) {
+      if (watch_) watch_->see(op.gate[expert], gathered, count);
       kernels_.linear({gathered, hidden, kAbsent, kAbsent, op.gate[expert], op.activation}, 0, count, 0, up.columns, scratch(thread));
       factor = hidden;
     }
     const Activation activation = op.gate.empty() ? op.activation : Activation::identity;
     kernels_.linear({gathered, hidden, factor, kAbsent, up, activation}, 0, count, 0, up.columns, scratch(thread));
+    if (watch_) watch_->see(down, hidden, count);
     kernels_.linear({hidden, gathered, kAbsent, kAbsent, down, Activation::identity}, 0, count, 0, down.columns, scratch(thread));
     for (long row = 0, at = 0; row < rows; row++)
       if (const float weight = logits.row(row)[expert]; weight != 0)

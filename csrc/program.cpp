@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 #include "kernels/half.h"
 
@@ -32,6 +34,18 @@ void each_row(const std::vector<SourcePart>& parts, long k, Visit visit) {
 }
 
 }  // namespace
+
+void Program::take(Program&& other) {
+  const auto move = [](auto& from, auto& to) {
+    std::move(from.begin(), from.end(), std::back_inserter(to));
+    from.clear();
+  };
+  move(other.instructions, instructions);
+  move(other.stages, stages);
+  move(other.storage, storage);
+  move(other.table_files, table_files);
+  tasks = std::max(tasks, other.tasks);
+}
 
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, float scale) {
   const long columns = rows_of(parts);

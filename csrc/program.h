@@ -19,6 +19,8 @@ struct Buffer {
   Rows rows;
   long width;
   bool bf16;  // bfloat16, else float32
+
+  bool operator==(const Buffer& other) const { return rows == other.rows && width == other.width && bf16 == other.bf16; }
 };
 
 constexpr int kNoBuffer = -1;
@@ -166,6 +168,9 @@ struct Program {
 
   bool is_tail() const { return output != kNoBuffer; }
   long width(int buffer) const { return buffers[buffer].width; }
+
+  // Moves the instructions of a program over the same buffers, with their weights and tables, behind these.
+  void take(Program&& other);
 };
 
 // Calls visit(field, matrices) for each matrix of an instruction that has a format; those of experts come together.
@@ -193,7 +198,8 @@ struct SourcePart {
 
 // Packs [n, k] into panels of a format (see `Panels`). Rounds to the nearest; int8 by the largest weight of each column.
 // `bias` may be null. `inputs`, [k] or empty, is how far the columns of the left operand reach: then int8 moves a part of
-// their differences into the weight (SmoothQuant, arXiv 2211.10438, with equal shares).
+// their differences into the weight (SmoothQuant, arXiv 2211.10438, with equal shares). Where all of it is zero, as of an
+// expert that no sample chose, nothing moves.
 Panels pack_panels(Program& program, const std::vector<SourcePart>& parts, long k, const float* bias, Format format,
                    const std::vector<float>& inputs = {});
 

@@ -10,25 +10,33 @@
 
 namespace longspan {
 
+// One thread's; what several saw is put together afterwards.
 class Watch {
  public:
   void see(const Panels& weight, const Matrix& x, long rows) {
     std::vector<float>& most = most_[weight.data];
     most.resize(weight.k);
-    for (long row = 0; row < rows; row++)
-      for (long i = 0; i < weight.k; i++) {
-        const float value = std::abs(x.bf16 ? from_bfloat16(x.bf16_row(row)[i]) : x.row(row)[i]);
-        if (value > most[i]) most[i] = value;
-      }
+    for (long row = 0; row < rows; row++) {
+      if (x.bf16) raise(most.data(), weight.k, [values = x.bf16_row(row)](long i) { return from_bfloat16(values[i]); });
+      else raise(most.data(), weight.k, [values = x.row(row)](long i) { return values[i]; });
+    }
   }
 
-  // [k], zero where nothing was seen.
-  std::vector<float> most(const Panels& weight) const {
+  // Raises `most`, [k], to what was seen of a product.
+  void raise(const Panels& weight, float* most) const {
     const auto found = most_.find(weight.data);
-    return found == most_.end() ? std::vector<float>(weight.k) : found->second;
+    if (found != most_.end()) raise(most, weight.k, [&](long i) { return found->second[i]; });
   }
 
  private:
+  template <class Value>
+  static void raise(float* most, long k, Value value) {
+    for (long i = 0; i < k; i++) {
+      const float reach = std::abs(value(i));
+      most[i] = reach > most[i] ? reach : most[i];  // NaN reaches nowhere
+    }
+  }
+
   std::map<const float*, std::vector<float>> most_;
 };
 

@@ -180,13 +180,13 @@ def test_what_loading_takes_counts(minilm: Path, source: Path) -> None:
     """A ceiling that the process passed while it loaded is not one that it keeps."""
     work = """
         from longspan.executors import cpu
-        release = cpu.read_tables
+        joined = cpu.joined
 
         def greedy(*arguments):
             bytearray(300 << 20)[::4096] = b"x" * (300 << 8)
-            release(*arguments)
+            return joined(*arguments)
 
-        cpu.read_tables = greedy
+        cpu.joined = greedy
         run(lambda: encoder.encode(texts))
     """
     found = below(minilm, "250MiB", source, work)

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "../executor.h"
@@ -18,6 +19,7 @@ constexpr int kPlain = static_cast<int>(py::array::c_style) | static_cast<int>(p
 using Ints = py::array_t<int64_t, kPlain>;
 using Ids = py::array_t<int32_t, kPlain>;
 using Floats = py::array_t<float, kPlain>;
+using Bytes = py::array_t<uint8_t, kPlain>;
 
 // The array itself, never a copy of another kind: kernels read it where it lies.
 template <class Array>
@@ -116,6 +118,15 @@ inline const int64_t* view_carried(const CarriedArrays& arrays, const std::vecto
       reject("a carried buffer lies outside its pack's bytes");
   }
   return arrays.places.data();
+}
+
+// Room for what all packs of a batch carry, one pack's rows after another's.
+inline char* view_rows(const Bytes& rows, const Batch& batch, long row_bytes) {
+  size_t needed = 0;
+  for (long pack = 0; pack < batch.packs; pack++) needed += carried_bytes(batch.tokens_of(pack), row_bytes);
+  if (static_cast<size_t>(rows.size()) < needed || !rows.writeable() || reinterpret_cast<uintptr_t>(rows.data()) % 64)
+    reject("carried rows need " + std::to_string(needed) + " bytes that are aligned and may be written");
+  return const_cast<char*>(reinterpret_cast<const char*>(rows.data()));
 }
 
 // A layout whose buffers of the given kind lie inside its bytes, but for those that are carried.

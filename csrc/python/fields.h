@@ -112,16 +112,19 @@ class Fields {
     if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], 1, columns, k, added, format)[0];
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), columns);
-    return pack_panels(program_, parts, k, added, format, inputs(weight, k));
+    return pack_panels(program_, parts, k, added, format, inputs(weight, 1, k)[0]);
   }
 
-  // How far the columns of a product's left operand reach, [k], or nothing if that is not known.
-  std::vector<float> inputs(const char* weight, long k) const {
-    if (!given("inputs")) return {};
+  // How far the columns of the left operands of so many products reach, [k] each, or nothing if that is not known.
+  std::vector<std::vector<float>> inputs(const char* weight, long count, long k) const {
+    std::vector<std::vector<float>> reach(count);
+    if (!given("inputs")) return reach;
     const py::dict known = fields_["inputs"];
-    if (!known.contains(weight)) return {};
-    auto reach = known[weight].cast<std::vector<float>>();
-    if (static_cast<long>(reach.size()) != k) reject(std::string(weight) + ": inputs are not as many as its columns");
+    if (!known.contains(weight)) return reach;
+    const auto rows = known[weight].cast<py::array_t<float, py::array::c_style | py::array::forcecast>>();
+    if (rows.ndim() != 2 || rows.shape(0) != count || rows.shape(1) != k)
+      reject(std::string(weight) + ": inputs are not as many as its columns");
+    for (long i = 0; i < count; i++) reach[i].assign(rows.data(i, 0), rows.data(i, 0) + k);
     return reach;
   }
   Panels optional_panels(const char* weight, const char* bias, long columns, long k, Format format) {
@@ -135,13 +138,14 @@ class Fields {
     if (in_panels(weight)) return mapped_panels(kept_, fields_[weight], count, columns, k, nullptr, format);
     const auto parts = source(weight, 2, k);
     check(weight, rows(parts), count * columns);
+    const auto reach = inputs(weight, count, k);
     for (const SourcePart& part : parts) {
       if (part.rows % columns) reject(std::string(weight) + ": a part ends inside a weight");
       const long bytes = columns * k * (part.dtype == Dtype::float32 ? 4 : 2);
       for (long i = 0; i < part.rows / columns; i++) {
         const std::vector<SourcePart> one{{static_cast<const char*>(part.data) + i * bytes, part.dtype, columns}};
         packed.push_back(format == Format::float32 ? pack_panels(program_, one, k, nullptr, scale)
-                                                   : pack_panels(program_, one, k, nullptr, format));
+                                                   : pack_panels(program_, one, k, nullptr, format, reach[packed.size()]));
       }
     }
     return packed;

@@ -3,13 +3,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <utility>
 
 #if __has_include(<malloc.h>)
 #include <malloc.h>
@@ -52,7 +55,8 @@ thread_local uint64_t OneAtATime::busy_ = 0;
 // How a run goes stage by stage; see Staging.
 struct StagingArrays {
   CarriedArrays carried;
-  WeightStream& stream;
+  std::optional<Bytes> rows;
+  WeightStream* stream;
   long kept;
 };
 
@@ -85,6 +89,19 @@ class PyProgram {
     program_.stages.push_back(stage);
   }
 
+  // Moves the instructions of another program over the same buffers, with their weights, behind these.
+  void take(PyProgram& other) {
+    const Program& given = other.program_;
+    const bool after = program_.stages.empty() || given.stages.empty() || program_.stages.back() <= given.stages.front();
+    if (&other == this || given.kernels != program_.kernels || given.output != program_.output || given.buffers != program_.buffers)
+      reject("the other program is not of this one's kind");
+    if (!after) reject("stages run backwards");
+    if (given.tasks && program_.tasks && given.tasks != program_.tasks) reject("the other program is for another number of tasks");
+    program_.take(std::move(other.program_));
+    std::move(other.kept_.begin(), other.kept_.end(), std::back_inserter(kept_));
+    other.kept_.clear();
+  }
+
   // Says that rows of an array are to be read from a file, where it begins at an offset.
   void add_table_file(const py::array& array, int file, long offset) {
     program_.table_files.emplace_back(array.data(), static_cast<size_t>(array.nbytes()), file, offset);
@@ -105,16 +122,20 @@ class PyProgram {
     return bytes;
   }
 
-  // From now on runs with one thread note how far the inputs of products reach.
-  void watch() { watch_ = std::make_unique<Watch>(); }
+  // From now on threads note how far the inputs of products reach in the packs that they run alone.
+  void watch() { watching_ = true; }
 
-  // For each instruction, by the name of the weight, what was seen: [k] each. Of experts nothing is.
-  std::vector<std::map<std::string, std::vector<float>>> watched() const {
-    std::vector<std::map<std::string, std::vector<float>>> found;
+  // For each instruction, by the name of the weight, what was seen: [experts, k], or [1, k]; zero where nothing was.
+  std::vector<std::map<std::string, Floats>> watched() const {
+    std::vector<std::map<std::string, Floats>> found;
     for (const Instruction& instruction : program_.instructions) {
       auto& own = found.emplace_back();
       each_matrix(instruction, [&](const char* field, const std::vector<Panels>& matrices) {
-        if (watch_) own[field] = watch_->most(matrices[0]);
+        Floats seen({static_cast<py::ssize_t>(matrices.size()), static_cast<py::ssize_t>(matrices[0].k)});
+        std::fill_n(seen.mutable_data(), seen.size(), 0.0f);
+        for (size_t i = 0; i < matrices.size(); i++)
+          for (const Watch& watch : watches_) watch.raise(matrices[i], seen.mutable_data(i, 0));
+        own.emplace(field, seen);
       });
     }
     return found;
@@ -159,7 +180,7 @@ class PyProgram {
     check_order(pack_order, batch.packs);
     const std::vector<Buffer>& buffers = program_.buffers;
     std::optional<Staging> staging;
-    if (staged) staging.emplace(view_staging(*staged));
+    if (staged) staging.emplace(view_staging(*staged, batch));
     const int64_t* carried = staging ? staging->carried : nullptr;
     const Layouts layouts{view_layout(pack, buffers, Rows::tokens, carried), view_layout(shared, buffers, Rows::tokens, carried),
                           view_layout(tile, buffers, Rows::tile)};
@@ -175,13 +196,15 @@ class PyProgram {
     {
       const WithoutGil nogil;
       std::lock_guard<ForkSafeMutex> turn(mutex_);
+      if (watching_ && watches_.size() < static_cast<size_t>(threads)) watches_.resize(threads);
       finished = (!weights || weights->load([](void* asked) { return PythonPoll::ask(asked, 0); }, &python)) &&
-                 executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watch_.get(), staging ? &*staging : nullptr);
+                 executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watching_ ? watches_.data() : nullptr,
+                                     staging ? &*staging : nullptr);
     }
     if (!finished) {
       python.raise_pending();
       if (weights) raise_error_of(*weights);
-      if (staging) raise_error_of(staging->stream);
+      if (staging && staging->stream) raise_error_of(*staging->stream);
     }
     if (rows_missing) raise_stream_error("it ends where rows of embeddings are expected");
     return results;
@@ -222,12 +245,15 @@ class PyProgram {
       }
   }
 
-  Staging view_staging(const StagingArrays& arrays) const {
+  Staging view_staging(const StagingArrays& arrays, const Batch& batch) const {
     const std::vector<long>& own = program_.stages;
     const std::set<long> stages(own.begin(), own.end());
-    if (arrays.stream.stages() != stages.size()) reject("the stream has another number of stages than the program");
+    if (arrays.stream && arrays.stream->stages() != stages.size()) reject("the stream has another number of stages than the program");
     if (arrays.kept < 0) reject("there are no such stages to keep");
-    return {view_carried(arrays.carried, program_.buffers), arrays.carried.row_bytes, arrays.stream, arrays.kept};
+    if (arrays.rows && watching_ && batch.shared_packs) reject("what all threads share is not watched");
+    const int64_t* carried = view_carried(arrays.carried, program_.buffers);
+    return {carried, arrays.carried.row_bytes, arrays.rows ? view_rows(*arrays.rows, batch, arrays.carried.row_bytes) : nullptr,
+            arrays.stream, arrays.kept};
   }
 
   void add_positions(Batch& batch, const std::vector<RopeArrays>& ropes, const std::vector<Floats>& q_scales, long tokens) const {
@@ -289,7 +315,8 @@ class PyProgram {
   Program program_;
   Executor executor_;
   ForkSafeMutex mutex_;
-  std::unique_ptr<Watch> watch_;
+  bool watching_ = false;
+  std::vector<Watch> watches_;  // by thread
   std::vector<py::object> kept_;
 };
 
@@ -352,7 +379,9 @@ LayoutArrays layout_from(const py::tuple& layout) {
 std::optional<StagingArrays> staging_from(const std::optional<py::tuple>& staging) {
   if (!staging) return std::nullopt;
   const py::tuple& it = *staging;
-  return StagingArrays{{exact<Ints>(it[0], "carried"), it[1].cast<long>()}, it[2].cast<WeightStream&>(), it[3].cast<long>()};
+  std::optional<Bytes> rows;
+  if (!it[2].is_none()) rows = exact<Bytes>(it[2], "carried rows");
+  return StagingArrays{{exact<Ints>(it[0], "carried"), it[1].cast<long>()}, rows, it[3].cast<WeightStream*>(), it[4].cast<long>()};
 }
 
 // Vectors [n, d] as bytes: [n, d] by ranges, or [n, ceil(d / 8)] as bits. The caller views them as int8 or uint8.
@@ -392,6 +421,7 @@ PYBIND11_MODULE(_csrc, module) {
       .def(py::init<const std::vector<std::tuple<std::string, long, std::string>>&, int, const std::string&>(), py::arg("buffers"),
            py::arg("output"), py::arg("isa"))
       .def("add", &PyProgram::add, py::arg("op"), py::arg("fields"))
+      .def("take", &PyProgram::take, py::arg("other"))
       .def("watch", &PyProgram::watch)
       .def("watched", &PyProgram::watched)
       .def("attend_in_int8", &PyProgram::attend_in_int8, py::arg("int8"))

@@ -16,7 +16,6 @@ namespace py = pybind11;
 
 namespace {
 
-using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
 struct Sizes {
   long queries, rows, width;

@@ -106,11 +106,14 @@ class Program:
     def attend_in_int8(self, int8: bool) -> None:
         """Whether attention multiplies bytes from now on, where it does not turn queries and keys itself."""
 
-    def watch(self) -> None:
-        """From now on runs with one thread note how far the inputs of products reach."""
+    def take(self, other: Program) -> None:
+        """Move the instructions of another program over the same buffers, with their weights, behind these."""
 
-    def watched(self) -> list[dict[str, list[float]]]:
-        """For each instruction, by the name of the weight, what was seen of each column."""
+    def watch(self) -> None:
+        """From now on threads note how far the inputs of products reach in the packs that they run alone."""
+
+    def watched(self) -> list[dict[str, _Float32]]:
+        """For each instruction, by the name of the weight, what was seen of each column: [experts, k], or [1, k]."""
 
     def needed_bytes(
         self,
@@ -142,10 +145,14 @@ class Program:
         tile: _Layout,
         threads: int,
         poll: Callable[[int], None] | None,
-        staging: tuple[_Int64, int, WeightStream, int] | None,
+        staging: tuple[_Int64, int, _UInt8 | None, WeightStream | None, int] | None,
         weights: WeightStream | None,
     ) -> list[_Float32]:
-        """Run a body. `staging`: where carried buffers lie, bytes of their rows, the stream, how many stages stay."""
+        """Run a body, or stages of it.
+
+        `staging`: where carried buffers lie, bytes of their rows; the rows of all packs, if they come from stages
+        before and go to others, which a watched run leaves as they are; the stream, and how many stages stay.
+        """
 
     def run_tail(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from longspan import _csrc
+from longspan.executors.ways import Way
 from longspan.program.instructions import Embed, Pool
 from longspan.program.operands import Buffer, Rows
 from longspan.program.program import Program
@@ -142,6 +143,89 @@ def test_partials_that_leave_their_segment(run: tuple[Any, Arguments], starts: l
     partials = [(np.array(starts, np.int64), np.array(ends, np.int64), ones, 0 * ones)]
     with pytest.raises(ValueError, match="partial"):
         program.run_body(**with_(arguments, "partials", partials))
+
+
+# Three packs of at most 64 tokens, which carry `x`.
+CARRIED_BYTES = 3 * 64 * WIDTH * 4
+
+
+def staging_of(rows: Any, places: Any = None, row_bytes: int = WIDTH * 4) -> Any:
+    return np.array([0, -1], np.int64) if places is None else places, row_bytes, rows, None, 0
+
+
+def test_rows_that_packs_carry(run: tuple[Any, Arguments]) -> None:
+    program, arguments = run
+    rows = aligned(np.zeros(CARRIED_BYTES, np.uint8))
+    expected = program.run_body(**arguments)[0]
+    np.testing.assert_array_equal(program.run_body(**with_(arguments, "staging", staging_of(rows)))[0], expected)
+    kept = rows.view(np.float32).reshape(3, 64, WIDTH)
+    np.testing.assert_array_equal(np.concatenate([kept[0, :3], kept[1, :2], kept[2, :4]]), expected)
+
+
+@pytest.mark.parametrize("how", ["short", "misaligned", "read-only", "another type", "a list"])
+def test_rows_that_packs_cannot_carry(run: tuple[Any, Arguments], how: str) -> None:
+    program, arguments = run
+    rows = aligned(np.zeros(CARRIED_BYTES, np.uint8))
+    rows.setflags(write=how != "read-only")
+    changed = {"short": rows[:-1], "misaligned": misaligned(rows), "another type": rows.view(np.int8), "a list": [0]}
+    with pytest.raises(ValueError, match="carried rows"):
+        program.run_body(**with_(arguments, "staging", staging_of(changed.get(how, rows))))
+    with pytest.raises(ValueError, match="a carried buffer lies outside its pack's bytes"):
+        program.run_body(**with_(arguments, "staging", staging_of(rows, np.array([4, -1], np.int64))))
+
+
+def test_what_all_threads_run_is_not_watched_in_place() -> None:
+    case = Case()
+    x, out = tokens_buffer("x", WIDTH), Buffer("out", Rows.PARTIALS, WIDTH)
+    embed = Embed(stage=0, out=x, tokens=case.weight("tokens", ROWS, WIDTH))
+    body = Program("test", (embed, Pool(stage=1, x=x, out=out, kind="sum", index=0)), (out,))
+    executor: Any = cpu_executor(body, case.tensors, threads=2, isa="generic")
+    executor._program.watch()
+    with pytest.raises(ValueError, match="what all threads share is not watched"):
+        executor._runner.run_stage(
+            executor._program, batch_of([3]), Way(schedule="shared"), 2, aligned(np.zeros(64 * WIDTH * 4, np.uint8))
+        )
+
+
+def test_programs_that_cannot_be_taken() -> None:
+    rows = [("T", WIDTH, "float32"), ("N", WIDTH, "float32")]
+    program = _csrc.Program(rows, -1, "generic")
+    others = [
+        _csrc.Program([("T", WIDTH, "bfloat16"), rows[1]], -1, "generic"),
+        _csrc.Program([*rows, rows[0]], -1, "generic"),
+        _csrc.Program(rows, 1, "generic"),
+        *(_csrc.Program(rows, -1, isa) for isa in _csrc.tiers()[1:]),
+        program,
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="the other program is not of this one's kind"):
+            program.take(other)
+    fields = {"scale": 1.0, "position_offset": 0, "tokens": floats(ROWS, WIDTH), "out": 0}
+    first, second = (_csrc.Program(rows, -1, "generic") for _ in range(2))
+    first.add("embed", {**fields, "stage": 0})
+    second.add("embed", {**fields, "stage": 1})
+    program.take(second)
+    with pytest.raises(ValueError, match="stages run backwards"):
+        program.take(first)
+    program.take(second)  # nothing is left in it
+    assert len(program.watched()) == 1
+    assert len(first.watched()) == 1
+
+
+@pytest.mark.parametrize("shape", [(70,), (2, 70), (1, 69), (1, 1, 70)])
+def test_inputs_of_another_shape(shape: tuple[int, ...]) -> None:
+    program = _csrc.Program([("T", 70, "float32"), ("T", 20, "float32")], -1, "generic")
+    fields = {
+        "stage": 0,
+        "x": 0,
+        "out": 1,
+        "weight": floats(20, 70),
+        "format": "int8",
+        "activation": "identity",
+        **dict.fromkeys(("factor", "residual", "ranks", "bias", "low_rank")),
+    }
+    with pytest.raises(ValueError, match="weight: inputs are not as many as its columns"):
+        program.add("linear", {**fields, "inputs": {"weight": np.ones(shape, np.float32)}})
 
 
 @pytest.mark.parametrize("change", BREAKS)

@@ -198,7 +198,7 @@ def test_a_file_that_shrinks_during_a_run(copied: Path, monkeypatch: pytest.Monk
     executor = executor_of(encoder)
     path = copied / "longspan.safetensors"
     content = path.read_bytes()
-    monkeypatch.setattr(executor._unchanged, "check", lambda: None)
+    monkeypatch.setattr(executor._runner._unchanged, "check", lambda: None)
     os.truncate(path, len(content) // 2)
     for way in (Way(kept=0), Way(kept=2)):
         with pytest.raises(
@@ -261,7 +261,7 @@ def test_a_full_disk(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cpu, "packed_bytes", lambda *_: 1 << 60)
-    monkeypatch.setattr("longspan.executors.streamed._write", full)
+    monkeypatch.setattr("longspan.executors.stages._write", full)
     with pytest.raises(
         CheckpointError, match=r"cannot be packed into a file there: No space left on device; set TMPDIR"
     ):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
@@ -18,6 +21,8 @@ from transformers import (
 )
 
 from longspan.checkpoint.config import read_json
+from longspan.executors import cpu
+from longspan.executors.smoothing import SampleWalk
 
 from .harness import Peer, assert_refused, check, edit_config, encoder_of, save, texts_of
 from .tiny import BASE, DYNAMIC, LINEAR, LLAMA3, LONG, YARN
@@ -95,6 +100,61 @@ def test_fused_experts(tmp_path: Path, name: str) -> None:
     model.from_pretrained(str(folder)).save_pretrained(folder, save_original_format=False)
     assert "model.layers.0.mlp.experts.gate_up_proj" in load_file(folder / "model.safetensors")
     assert (encoder_of(folder, "generic").encode(texts_of()) == expected).all()
+
+
+OUTLIER = 60
+
+
+def with_outliers(folder: Path) -> Path:
+    """A column of what experts read, and one of what they have inside, much larger; the function stays the same."""
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if "post_attention_layernorm" in name:
+            tensor[5] *= OUTLIER
+        elif ".mlp.gate." in name or "block_sparse_moe.gate." in name or re.search(r"\.(w1|gate_proj)\.", name):
+            tensor[:, 5] /= OUTLIER
+        elif re.search(r"\.(w3|up_proj)\.", name):
+            tensor[:, 5] /= OUTLIER
+            tensor[7] *= OUTLIER
+        elif re.search(r"\.(w2|down_proj)\.", name):
+            tensor[:, 7] /= OUTLIER
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def without_experts(watch: Callable[..., Sequence[Mapping[str, Any]]]) -> Callable[..., Sequence[Mapping[str, Any]]]:
+    """What samples show, but for experts."""
+
+    def some(*arguments: Any, **more: Any) -> Sequence[Mapping[str, Any]]:
+        shown = watch(*arguments, **more)
+        assert any(len(reach) > 1 for inputs in shown for reach in inputs.values())
+        return [{field: reach for field, reach in inputs.items() if len(reach) == 1} for inputs in shown]
+
+    return some
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_experts_in_int8(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples make them far more exact where columns differ; kept by `save`, and the same from a file."""
+    (tmp_path / "samples.txt").write_text("\n".join(texts_of([40] * 64)))
+    monkeypatch.setattr("longspan.samples.TEXTS", tmp_path / "samples.txt")
+    model, config = {
+        "mixtral": (MixtralModel, MixtralConfig(**MIXTRAL)),
+        "qwen3_moe": (Qwen3MoeModel, Qwen3MoeConfig(**QWEN)),
+    }[name]
+    folder, texts = with_outliers(save(tmp_path / "model", model(config))), texts_of()
+    exact = encoder_of(folder, "generic").encode(texts)
+    encoder = encoder_of(folder, "generic", weights="int8")
+    found = encoder.encode(texts)
+    encoder.save(tmp_path / "saved")
+    assert encoder_of(tmp_path / "saved", "generic").encode(texts).tobytes() == found.tobytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "packed_bytes", lambda *_: 1 << 60)
+        away = encoder_of(folder, "generic", weights="int8", memory=1 << 50)
+    assert away.encode(texts).tobytes() == found.tobytes()
+    monkeypatch.setattr(SampleWalk, "watch", without_experts(SampleWalk.watch))
+    plain = encoder_of(folder, "generic", weights="int8").encode(texts)
+    assert np.linalg.norm(found - exact) < 0.5 * np.linalg.norm(plain - exact)
 
 
 def test_older_name_of_the_number_of_experts(tmp_path: Path) -> None:

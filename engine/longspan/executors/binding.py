@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,9 +27,8 @@ RELATIVE_PAD = 16
 Records = Mapping[tuple[int, str], Mapping[str, Any]]
 """Matrices in panels by the number of their instruction and their field, in the form of `_operand`."""
 
-
-Inputs = Sequence[Mapping[str, Sequence[float]]]
-"""For each instruction, by weight: how far the columns of the weight's left operand reach; or nothing."""
+Inputs = Mapping[str, Float32]
+"""How far the columns of the left operands of an instruction's products reach, by weight: [experts, k], or [1, k]."""
 
 
 def bind(
@@ -37,7 +36,6 @@ def bind(
     tensors: Mapping[str, TensorView],
     isa: str,
     output: Buffer | None,
-    inputs: Inputs = (),
     records: Records = MappingProxyType({}),
 ) -> _csrc.Program:
     """The program with its weights.
@@ -47,7 +45,6 @@ def bind(
         tensors: the checkpoint's, under the program's names.
         isa: the tier of instructions.
         output: the buffer of a tail that lies in the caller's array.
-        inputs: what samples showed; for int8.
         records: matrices that are taken in place of the checkpoint's.
 
     Raises:
@@ -56,13 +53,23 @@ def bind(
     """
     bound = empty(program, isa, output)
     for number in range(len(program.instructions)):
-        add(bound, program, number, tensors, inputs, records)
+        add(bound, program, number, tensors, records=records)
     return bound
 
 
-def read_tables(bound: _csrc.Program, program: Program, tensors: Mapping[str, TensorView]) -> None:
-    """From now on rows of embedding tables are read from their files, so that no page of these is mapped in."""
-    for step in program.instructions:
+def read_tables(
+    bound: _csrc.Program, program: Program, tensors: Mapping[str, TensorView], numbers: Iterable[int] | None = None
+) -> None:
+    """From now on rows of embedding tables are read from their files, so that no page of these is mapped in.
+
+    Args:
+        bound: the program, or those of its instructions that `numbers` are of.
+        program: with their tables.
+        tensors: the checkpoint's.
+        numbers: by default of all instructions.
+    """
+    for number in range(len(program.instructions)) if numbers is None else numbers:
+        step = program.instructions[number]
         for view in _views(step, tensors) if isinstance(step, Embed) else ():
             if view.is_mapped:
                 with view.file.open("rb") as file:
@@ -92,14 +99,17 @@ def add(
     program: Program,
     number: int,
     tensors: Mapping[str, TensorView],
-    inputs: Inputs = (),
+    inputs: Inputs = MappingProxyType({}),
     records: Records = MappingProxyType({}),
 ) -> None:
-    """Adds one instruction of a program, packs its weights, and lets their pages of the file leave memory."""
+    """Adds one instruction of a program, packs its weights, and lets their pages of the file leave memory.
+
+    `inputs` are what samples showed, for int8; `records` as of `bind`.
+    """
     step = program.instructions[number]
     fields = _fields(step, program, tensors, {field: it for (at, field), it in records.items() if at == number})
     if inputs:
-        fields["inputs"] = inputs[number]
+        fields["inputs"] = dict(inputs)
     views = _views(step, tensors)
     try:
         bound.add(step.op, fields)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,26 +11,27 @@ import numpy.typing as npt
 
 from .. import _csrc
 from ..batch import Float32, Int64, PackedBatch, Partials
-from ..checkpoint.panels import PackedView, panel_file
+from ..checkpoint.panels import panel_file
 from ..checkpoint.tensor_view import TensorView
-from ..checkpoint.unchanged import Unchanged
-from ..errors import CheckpointError, InputError
+from ..errors import InputError
 from ..program.formats import in_format, with_int8_attention
-from ..program.instructions import Embed, Pool
+from ..program.instructions import Pool
 from ..program.operands import Weight
 from ..program.program import Program
 from ..program.rope import RopeTables
 from ..weights import Format
 from .attention_gate import close_enough
-from .binding import Inputs, bind, partial_arrays, read_tables
+from .binding import bind, read_tables
 from .ceiling import GROWTH, RUNS, Ceiling
 from .coalescing import Coalescer
 from .fitting import BodySizes, Fitting
-from .footprint import Footprint, panel_bytes, tables_of
+from .footprint import Footprint, Table, panel_bytes
 from .joining import Cut
-from .layouts import BodyLayouts
+from .runner import BodyRunner, Poll
 from .schedule import PACK_TOKENS, Schedule, make_packs
-from .streamed import StreamedWeights, packed_away, packed_bytes, stored_panels
+from .smoothing import SampleWalk
+from .stages import PackedStage, joined, packed_away, packed_stages
+from .streamed import StreamedWeights, packed_bytes, source_bytes, stored_panels
 from .tails import Tails
 from .threads import default_threads
 from .tiers import wanted_tier
@@ -53,8 +52,6 @@ Panels = tuple[npt.NDArray[Any], Float32 | None, Float32 | None, Float32 | None]
 
 PAGE = 1 << 21
 """What an arena may be larger than needed, in bytes."""
-
-Poll = Callable[[int], None]
 
 
 class CpuExecutor:
@@ -78,7 +75,6 @@ class CpuExecutor:
     Attributes:
         body: the program, in that format.
         format: the format.
-        tables: the embedding tables that it reads rows of.
 
     Raises:
         CheckpointError: a weight is missing or has another shape than the program says.
@@ -102,11 +98,7 @@ class CpuExecutor:
         self.body = body = in_format(body, self.format)
         self.threads = default_threads() if threads is None else threads
         self._isa = wanted_tier() if isa is None else isa
-        self._ropes = RopeTables()
-        self._rotary, self._q_scales, self._position_map = body.ropes, body.q_scales, body.position_map
-        self._layouts = BodyLayouts(body)
-        self.tables = tuple(tables_of(body, tensors))
-        self._unchanged = Unchanged(_files(body, tensors))
+        self._runner = BodyRunner(body, tensors)
         ceiling = None if memory is None else Ceiling(memory)
         self._tails = Tails(self._isa, self.threads, ceiling)
         self._load(tensors, samples, ceiling, longest)
@@ -130,6 +122,11 @@ class CpuExecutor:
         return self._fitting.ceiling
 
     @property
+    def tables(self) -> tuple[Table, ...]:
+        """The embedding tables that the body reads rows of."""
+        return self._runner.tables
+
+    @property
     def isa(self) -> str:
         """The tier of instructions in use."""
         return self._program.isa
@@ -143,47 +140,49 @@ class CpuExecutor:
         ceiling: Ceiling | None,
         longest: int,
     ) -> None:
-        self._bind(tensors, ceiling, longest)
-        if self.format == "int8" and samples is not None and panel_file(tensors.values()) is None:
-            inputs = self._inputs(samples(), ceiling)
-            del self._program, self._streamed  # one copy of the weights at a time
-            self._bind(tensors, ceiling, longest, inputs)
-
-    def _bind(
-        self, tensors: Mapping[str, TensorView], ceiling: Ceiling | None, longest: int, inputs: Inputs = ()
-    ) -> None:
-        self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, inputs)
-        records = {} if self._streamed is None else self._streamed.records
-        self._program = bind(self.body, tensors, self._isa, None, inputs, records)
-        if ceiling is not None:
+        held = panel_file(tensors.values())
+        walk = None
+        if self.format == "int8" and samples is not None and held is None:
+            way = Way() if ceiling is None else Way(pack_tokens=SMALL_PACK_TOKENS)
+            walk = SampleWalk(self._runner, samples(), way, self.threads)
+        mapped = ceiling is None
+        stages = packed_stages(self.body, tensors, self._isa, walk, tables_mapped=mapped)
+        loading = source_bytes(self.body, tensors) + (0 if walk is None else walk.bytes)
+        self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, loading, stages)
+        if self._streamed is None:
+            self._program = joined(self.body, self._isa, stages)
+        else:
+            self._program = bind(self.body, tensors, self._isa, None, self._streamed.records)
             read_tables(self._program, self.body, tensors)
-            held = panel_file(tensors.values())
+        if ceiling is not None:
             for view in () if held is None else held.tensors.values():
                 view.release()  # what was looked at while loading brought others with it
+        self._sampled = None if walk is None else walk.pooled
 
     def _in_a_file(
-        self, tensors: Mapping[str, TensorView], ceiling: Ceiling, longest: int, inputs: Inputs
+        self,
+        tensors: Mapping[str, TensorView],
+        ceiling: Ceiling,
+        longest: int,
+        loading: int,
+        stages: Iterable[PackedStage],
     ) -> StreamedWeights | None:
-        """The matrices in a file, where the checkpoint has them so or memory is too short for them; else None."""
+        """The matrices in a file, where the checkpoint has them so or memory is too short for them; else None.
+
+        Too short for a run of the longest text beside them, or while they are packed for what that takes, `loading`.
+        """
         held = stored_panels(self.body, tensors)
         if held is not None:
             path, stored = held
             with path.open("rb") as file:
                 return StreamedWeights(self.body, self.format, str(path), file, stored)
         # Twice the buffers: tiles, results, and a process that grows with its first calls. A file can do with less.
-        buffers = 2 * self._layouts.tokens(max(longest, PACK_TOKENS), staged=False)[1] + GROWTH
-        if packed_bytes(self.body, self.format) + buffers <= ceiling.room(0):
+        buffers = 2 * self._runner.layouts.tokens(max(longest, PACK_TOKENS), staged=False)[1] + GROWTH
+        if packed_bytes(self.body, self.format) + max(buffers, loading) <= ceiling.room(0):
             return None
-        away, stored = packed_away(self.body, tensors, self._isa, inputs)
+        away, stored = packed_away(stages)
         with away:
             return StreamedWeights(self.body, self.format, "the file of packed weights", away, stored)
-
-    def _inputs(self, batch: PackedBatch, ceiling: Ceiling | None) -> Inputs:
-        """For each instruction, by weight: how far the columns of its input reach, seen with a batch."""
-        self._program.watch()
-        way = Way(schedule="packs") if ceiling is None else Way("packs", SMALL_PACK_TOKENS)
-        self.run_way(batch, way if self._streamed is None else replace(way, kept=0), threads=1)
-        return self._program.watched()
 
     @property
     def bears_int8_attention(self) -> bool:
@@ -192,17 +191,15 @@ class CpuExecutor:
         A tier that is faster so then does it.
         """
         if self._bears_int8_attention is None:
-            samples = None if self._samples is None else self._samples()
-            self._bears_int8_attention = samples is not None and self._callers.alone(
-                lambda: self._try_int8_attention(samples)
-            )
+            self._bears_int8_attention = self._samples is not None and self._callers.alone(self._try_int8_attention)
         return self._bears_int8_attention
 
-    def _try_int8_attention(self, samples: PackedBatch) -> bool:
-        plain = self._run(samples, None)
+    def _try_int8_attention(self) -> bool:
+        if self._samples is None or self._sampled is None:
+            return False
         try:
             self._program.attend_in_int8(True)
-            return close_enough(plain, self._run(samples, None))
+            return close_enough(self._sampled, self._run(self._samples(), None))
         finally:
             self._program.attend_in_int8(False)
             self._program.drop_arena()
@@ -263,60 +260,9 @@ class CpuExecutor:
             if cut.done:
                 return cut.pooled
 
-    def run_way(
-        self, batch: PackedBatch, way: Way, poll: Poll | None = None, threads: int | None = None
-    ) -> tuple[Float32, ...]:
+    def run_way(self, batch: PackedBatch, way: Way, poll: Poll | None = None) -> tuple[Float32, ...]:
         """Run a batch, or a wave of one, in a given way; arguments, results and errors are those of `run_body`."""
-        threads = self.threads if threads is None else threads
-        packs = make_packs(batch.cu_seqlens, threads, way.schedule, way.pack_tokens)
-        own, shared = packs.largest(batch.cu_seqlens)
-        place = batch.positions, batch.cu_seqlens
-        ropes = [self._ropes.of_batch(rope, *place) for rope in self._rotary]
-        mapped = self._position_map
-        carried, streamed = self._layouts.carried, self._streamed
-        staging = None
-        if streamed is not None and way.kept is not None:
-            staging = carried.places, carried.row_bytes, streamed.stream, way.kept
-        staged = staging is not None
-        with self._files_unchanged(poll) as checked:
-            return tuple(
-                self._program.run_body(
-                    ids=batch.ids,
-                    positions=batch.positions if mapped is None else mapped.of_batch(*place),
-                    cu_seqlens=batch.cu_seqlens,
-                    partials=[partial_arrays(partials) for partials in batch.partials],
-                    pack_segments=packs.segments,
-                    pack_order=packs.order,
-                    shared_packs=packs.shared,
-                    task=-1 if batch.task is None else batch.task,
-                    ropes=[(rope.rows, rope.values) for rope in ropes],
-                    q_scales=[scale.of_batch(*place) for scale in self._q_scales],
-                    pack=self._layouts.tokens(own, staged=staged),
-                    shared=self._layouts.tokens(shared, staged=staged),
-                    tile=self._layouts.tile(way.tile_rows),
-                    threads=threads,
-                    poll=checked,
-                    staging=staging,
-                    weights=None if streamed is None or staged else streamed.stream,
-                )
-            )
-
-    @contextlib.contextmanager
-    def _files_unchanged(self, poll: Poll | None) -> Iterator[Poll]:
-        """Checks files before a run, and whenever it asks; what is read of them meanwhile is checked as it is read."""
-        self._unchanged.check()
-
-        def checked(tokens: int) -> None:
-            self._unchanged.check()
-            if poll is not None:
-                poll(tokens)
-
-        try:
-            yield checked
-        except _csrc.StreamError as error:
-            self._unchanged.check()
-            names = {str(table.file) for table in self.tables} if self._streamed is None else {self._streamed.name}
-            raise CheckpointError(f"{', '.join(names)} changed after the model was loaded: {error}.") from error
+        return self._runner.run(self._program, batch, way, self.threads, poll, self._streamed)
 
     # --- memory --------------------------------------------------------------------------------------------------
 
@@ -332,7 +278,7 @@ class CpuExecutor:
         streamed = self._streamed
         return BodySizes(
             program=self._program,
-            layouts=self._layouts,
+            layouts=self._runner.layouts,
             threads=self.threads,
             stage_bytes=self._stage_bytes,
             held=self._program.arena_bytes + (0 if streamed is None else streamed.stream.resident_bytes),
@@ -346,7 +292,7 @@ class CpuExecutor:
         """Bytes of what a batch pools to, in parts and in order, of vectors made of that, and of new rotary tables."""
         widths = [step.x.width for step in self.body.instructions if isinstance(step, Pool)]
         pooled = sum(width * partials.count * 4 for width, partials in zip(widths, batch.partials, strict=True))
-        return 4 * pooled + sum(self._ropes.growth(rope, np.diff(batch.cu_seqlens)) for rope in self._rotary)
+        return 4 * pooled + self._runner.growth(batch.cu_seqlens)
 
     def footprint(
         self, cu_seqlens: Int64, tail: Program, tensors: Mapping[str, TensorView], beside: int = 0
@@ -373,7 +319,7 @@ class CpuExecutor:
             schedule="packs" if not packs.shared else "shared" if packs.shared == len(packs.order) else "both",
             pack_tokens=max(packs.largest(wave)),
             weights=sum(program.weight_bytes for program in (self._program, tail_program)),
-            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self._rotary),
+            ropes=sum(RopeTables.bytes_of(rope, np.diff(cu_seqlens)) for rope in self.body.ropes),
             arena=need.arena + self.threads * tail_layout[1],
             arena_now=sum(program.arena_bytes for program in (self._program, tail_program)),
             tables=self.tables,
@@ -423,14 +369,6 @@ class CpuExecutor:
         for index, step in enumerate(self.body.instructions):
             for field, matrices in self._program.panels_of(index).items():
                 yield getattr(step, field), matrices
-
-
-def _files(body: Program, tensors: Mapping[str, TensorView]) -> Iterator[Path]:
-    """The files that are read while the program runs: of tables, and of weights in panels."""
-    for step in body.instructions:
-        for view in (tensors[name] for weight in step.weights for name in weight.names):
-            if isinstance(view, PackedView) or (isinstance(step, Embed) and view.is_mapped):
-                yield view.file
 
 
 def _format(wanted: Format | None, tensors: Mapping[str, TensorView]) -> Format:

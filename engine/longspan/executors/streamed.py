@@ -1,7 +1,6 @@
 """Weights that do not all have to be in memory: where each stage's matrices lie in a file, and their places once read.
 
-The file is the checkpoint's where that holds panels; else the matrices are packed into a file without a name, one
-instruction at a time, so that loading takes no more memory than running.
+The file is the checkpoint's where that holds panels; else one without a name, see `stages.packed_away`.
 """
 
 from __future__ import annotations
@@ -9,9 +8,8 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,16 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _csrc
-from ..checkpoint.panels import PARTS, PackedView, panel_file, stacked
+from ..checkpoint.header import itemsize
+from ..checkpoint.panels import PARTS, PackedView, panel_file
 from ..checkpoint.tensor_view import TensorView
-from ..errors import CheckpointError
 from ..program.formats import matrices_of
 from ..program.operands import Weight
 from ..program.program import Program
 from ..weights import Format
-from .binding import Inputs, Records, add, empty
-
-ALIGNMENT = 64
+from .binding import Records
 
 Place = tuple[int, str]
 """The number of an instruction, and a field of it that is a matrix."""
@@ -118,6 +114,15 @@ def packed_bytes(body: Program, format: Format) -> int:
     return sum(-(-rows // 16) * 16 * -(-columns // group) * group * size for rows, columns in shapes)
 
 
+def source_bytes(body: Program, tensors: Mapping[str, TensorView]) -> int:
+    """The most that an instruction's matrices take in the checkpoint, whose pages are there while it is packed."""
+    most = 0
+    for step in body.instructions:
+        views = [tensors[name] for _, weight in matrices_of(step) for name in weight.names]
+        most = max(most, sum(math.prod(view.shape) * itemsize(view.dtype) for view in views))
+    return most
+
+
 def stored_panels(body: Program, tensors: Mapping[str, TensorView]) -> tuple[Path, Stored] | None:
     """Where the checkpoint itself holds the body's matrices in panels, or None if it does not."""
     held = panel_file(tensors.values())
@@ -134,43 +139,3 @@ def stored_panels(body: Program, tensors: Mapping[str, TensorView]) -> tuple[Pat
                     if (view := held.tensors.get(f"{weight.key}.{part}")) is not None
                 }
     return held.path, stored
-
-
-def packed_away(
-    body: Program, tensors: Mapping[str, TensorView], isa: str, inputs: Inputs = ()
-) -> tuple[IO[bytes], Stored]:
-    """Packs the body's matrices into a file that is gone once it is closed, one instruction at a time.
-
-    Raises:
-        CheckpointError: the file cannot be written, as on a full disk.
-    """
-    stored: dict[Place, dict[str, StoredArray]] = {}
-    folder = tempfile.gettempdir()
-    try:
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it outlives this function
-        for number, step in enumerate(body.instructions):
-            if not any(True for _ in matrices_of(step)):
-                continue
-            one = empty(body, isa)
-            add(one, body, number, tensors, inputs)
-            for field, matrices in one.panels_of(0).items():
-                stored[number, field] = dict(_write(file, matrices))
-        file.flush()
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: the weights do not fit in memory, and cannot be packed into a file there: {error.strerror}; "
-            "set TMPDIR to a folder with more room, or load a model folder that `save` wrote."
-        ) from error
-    return file, stored
-
-
-def _write(
-    file: IO[bytes], matrices: Sequence[tuple[npt.NDArray[Any] | None, ...]]
-) -> Iterator[tuple[str, StoredArray]]:
-    """Appends a matrix, or those of several experts one after another; part by part."""
-    for part, arrays, shape in stacked(matrices):
-        offset = -(-file.seek(0, os.SEEK_END) // ALIGNMENT) * ALIGNMENT
-        file.seek(offset)
-        for array in arrays:
-            file.write(array.data)
-        yield part, StoredArray(offset, arrays[0].dtype, shape)
