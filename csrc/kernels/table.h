@@ -231,6 +231,10 @@ struct Kernels {
   void (*normalize)(const float* x, long width, bool unit, float* out);
   // out = round(127 tanh(x)), ties to even.
   void (*tanh_quantize)(const float* x, long width, float* out);
+  // Codes 0 .. 255 by floor((x - low) / step), clipped; NaN gives 0. Then `flip`, as in CodesArgs. Rows of `width`.
+  void (*quantize_bytes)(const float* x, long rows, long width, const float* low, const float* step, uint8_t flip, uint8_t* out);
+  // One bit a component, set where x > 0, most significant first; a row's last byte is filled up with zeros. Then `flip`.
+  void (*quantize_bits)(const float* x, long rows, long width, uint8_t flip, uint8_t* out);
   // Rows [row0, row1) of the stored vectors. `scratch` has scores_scratch(width) floats.
   void (*scores)(const ScoresArgs&, long row0, long row1, float* scratch);
   // out[row] = -(number of bits that differ between row `row` of x and the query); rows of `bytes`.

@@ -18,13 +18,13 @@
 #include "../executor.h"
 #include "../isa.h"
 #include "../program.h"
-#include "../quantize.h"
 #include "../threads.h"
 #include "batch.h"
 #include "fields.h"
 #include "instructions.h"
 #include "panels.h"
 #include "poll.h"
+#include "quantize.h"
 #include "reject.h"
 #include "scores.h"
 #include "stream.h"
@@ -355,22 +355,6 @@ std::optional<StagingArrays> staging_from(const std::optional<py::tuple>& stagin
   return StagingArrays{{exact<Ints>(it[0], "carried"), it[1].cast<long>()}, it[2].cast<WeightStream&>(), it[3].cast<long>()};
 }
 
-// Vectors [n, d] as bytes: [n, d] by ranges, or [n, ceil(d / 8)] as bits. The caller views them as int8 or uint8.
-py::array_t<uint8_t> quantize(const Floats& vectors, const std::string& precision, const Floats& low, const Floats& step) {
-  if (vectors.ndim() != 2) reject("vectors must be a matrix");
-  const long rows = vectors.shape(0), width = vectors.shape(1);
-  const bool bits = precision == "binary" || precision == "ubinary";
-  const int offset = precision == "int8" || precision == "binary" ? 128 : 0;
-  if (!bits && precision != "int8" && precision != "uint8") reject("unknown precision '" + precision + "'");
-  if (!bits && (low.size() != width || step.size() != width)) reject("the ranges have another dimension than the vectors");
-  py::array_t<uint8_t> out({rows, bits ? (width + 7) / 8 : width});
-  uint8_t* data = out.mutable_data();
-  py::gil_scoped_release nogil;
-  if (bits) quantize_bits(vectors.data(), rows, width, offset, data);
-  else quantize_bytes(vectors.data(), rows, width, low.data(), step.data(), offset, data);
-  return out;
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_csrc, module) {
@@ -383,8 +367,7 @@ PYBIND11_MODULE(_csrc, module) {
   module.def(
       "int8_attention_is_faster", [](const std::string& isa) { return kernels_of(isa).int8_attention_is_faster; }, py::arg("isa"),
       "Whether a tier is faster at attention over bytes than over bfloat16.");
-  module.def("quantize", &quantize, py::arg("vectors"), py::arg("precision"), py::arg("low"), py::arg("step"),
-             "Vectors [n, d] as bytes.");
+  add_quantize(module);
   add_scores(module);
   add_weight_stream(module);
   module.def("trim_memory", &trim_memory, "Gives freed memory back to the system, where the C library can.");
