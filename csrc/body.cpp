@@ -89,7 +89,7 @@ struct Run {
 
   Carried carried_by(long pack) const {
     if (!staging) return {};
-    return {staging->carried, arena + carried[pack], (batch.tokens_of(pack) + 63) / 64 * 64};
+    return {staging->carried, arena + carried[pack], carried_rows(batch.tokens_of(pack))};
   }
 
   // Where a thread is with a pack.

@@ -53,6 +53,18 @@ inline V upper_half(V v) {
 
 inline float greatest(float a, float b) { return a > b ? a : b; }
 
+#ifndef __AVX512VNNI__
+// sum + the products of four unsigned bytes with signed ones. Even and odd bytes are multiplied apart, in words: exact, where
+// an instruction for both would saturate.
+inline VI dot4(VI sum, VI left, VI right) {
+  typedef int16_t Words __attribute__((vector_size(W * 4)));
+  typedef uint16_t UnsignedWords __attribute__((vector_size(W * 4)));
+  const VI even = multiply_words(left & 0x00ff00ff, (VI)((Words)right << 8 >> 8));
+  const VI odd = multiply_words((VI)((UnsignedWords)left >> 8), (VI)((Words)right >> 8));
+  return sum + (even + odd);
+}
+#endif
+
 // The lowest bytes of the first n lanes.
 inline void store_some_bytes(uint8_t* p, VI v, int n) {
   if (n == W) return store_bytes(p, v);

@@ -26,7 +26,7 @@ py::array_t<uint8_t> quantize(const Floats& vectors, const std::string& precisio
   if (!kind.bits && (low.size() != width || step.size() != width))
     reject("the ranges have another dimension than the vectors");
   const Kernels& kernels = kernels_of(isa);
-  py::array_t<uint8_t> out({rows, kind.bits ? (width + 7) / 8 : width});
+  py::array_t<uint8_t> out({rows, kind.bits ? divide_up(width, 8) : width});
   const float *x = vectors.data(), *least = low.data(), *level = step.data();
   uint8_t* to = out.mutable_data();
   const uint8_t flip = kind.is_signed ? 0x80 : 0;
