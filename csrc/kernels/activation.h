@@ -75,7 +75,7 @@ inline V tanh(V x) {
   return a < broadcast(0.625f) ? near : far;
 }
 
-inline V relu(V x) { return x < zero() ? zero() : x; }
+inline V relu(V x) { return at_least(x, 0.0f); }
 
 // x * Phi(x), absolute error 9e-5 and beyond 4.2 a relative one of 1e-6: for what is rounded to bfloat16 or a byte.
 // Phi(x) - 1/2 is odd: a minimax polynomial in x^2 on [-4.2, 4.2], at whose ends it is 1/2.

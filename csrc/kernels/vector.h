@@ -1,4 +1,5 @@
-// What all kernels say about vectors. The tier's own header defines W, V, VI, fma, load_n and store_n before this one.
+// What all kernels say about vectors. The tier's own header defines W, V, VI, fma, lesser_or_second, load_n, store_n
+// and more before this one.
 //
 // Everything in kernels/ lives in an anonymous namespace and uses no std:: templates: each tier compiles its own copy
 // with its own instructions, and no copy may leak into another tier at link time.
@@ -30,8 +31,8 @@ inline V broadcast(float x) { return x - V{}; }  // x - 0 keeps the sign of zero
 inline long min_long(long a, long b) { return a < b ? a : b; }
 
 // A NaN in `x` passes through; `bound` is never NaN.
-inline V at_most(V x, float bound) { return x > broadcast(bound) ? broadcast(bound) : x; }
-inline V at_least(V x, float bound) { return x < broadcast(bound) ? broadcast(bound) : x; }
+inline V at_most(V x, float bound) { return lesser_or_second(broadcast(bound), x); }
+inline V at_least(V x, float bound) { return greater_or_second(broadcast(bound), x); }
 
 // The larger of the two; once NaN, always NaN.
 inline V sticky_max(V a, V x) {
@@ -41,8 +42,9 @@ inline V sticky_max(V a, V x) {
 
 inline V magnitude(V v) { return (V)((VI)v & 0x7fffffff); }
 
-inline V greater_of(V a, V b) { return b > a ? b : a; }
-inline V lesser_of(V a, V b) { return b < a ? b : a; }
+// A NaN in `b` leaves `a`.
+inline V greater_of(V a, V b) { return greater_or_second(b, a); }
+inline V lesser_of(V a, V b) { return lesser_or_second(b, a); }
 
 // The lanes from W / 2 on, moved to the front.
 inline V upper_half(V v) {

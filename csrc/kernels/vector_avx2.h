@@ -17,6 +17,9 @@ typedef int VI __attribute__((vector_size(W * 4)));
 
 inline V fma(V a, V b, V c) { return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 
+inline V lesser_or_second(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
+inline V greater_or_second(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+
 inline __m256i first_lanes(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

@@ -17,6 +17,9 @@ typedef int VI __attribute__((vector_size(W * 4)));
 
 inline V fma(V a, V b, V c) { return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 
+inline V lesser_or_second(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
+inline V greater_or_second(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
+
 inline __mmask16 first_lanes(int n) { return (__mmask16)((1u << n) - 1); }
 
 inline V load_n(const float* p, int n) { return (V)_mm512_maskz_loadu_ps(first_lanes(n), p); }

@@ -23,6 +23,10 @@ inline V fma(V a, V b, V c) {
 inline V fma(V a, V b, V c) { return a * b + c; }  // two roundings: the baseline has no fused form
 #endif
 
+// The second where the two are equal, or one of them is NaN.
+inline V lesser_or_second(V a, V b) { return a < b ? a : b; }
+inline V greater_or_second(V a, V b) { return a > b ? a : b; }
+
 inline V load_n(const float* p, int n) {
   V v = {};
   for (int i = 0; i < n; i++) v[i] = p[i];

@@ -54,7 +54,7 @@ class Plan:
         pack_tokens: the most tokens that go through the model at a time, for each thread or for all.
         threads: how many work.
         tier: of instructions.
-        tile_rows: rows of the tiles that intermediate matrices are made for.
+        tile_rows: rows of the tiles that intermediate matrices are made for, at most.
         stages: how many stages' weights are read from a file while they are needed; 0 if all are in memory anyway.
         kept_stages: how many of these stay in memory.
         wave_tokens: how many tokens go through the stages together, for one reading of the others.

@@ -11,7 +11,11 @@ from ..batch import Int64
 from ..program.arena import Extents, place
 from ..program.operands import Rows
 from ..program.program import Program
+from .caches import near_cache_bytes
 from .schedule import Packs
+
+LEAST_TILE_ROWS = 96
+"""Tiles are cut to stay in the near cache, but not below this: their weights would stream past too often."""
 
 Layout = tuple[Int64, int, int]
 """Byte offsets by buffer index, bytes of the arena, rows it was laid out for."""
@@ -39,10 +43,12 @@ class BodyLayouts:
 
     Args:
         body: the program.
+        near_cache: bytes of a core's second-level cache; by default this machine's.
     """
 
-    def __init__(self, body: Program) -> None:
+    def __init__(self, body: Program, near_cache: int | None = None) -> None:
         self._body = body
+        self._near_rows = _near_rows(body, near_cache_bytes() if near_cache is None else near_cache)
         self._tokens: dict[tuple[int, bool], Layout] = {}
         self._tiles: dict[int, Layout] = {}
         self.carried = _carried(body)
@@ -57,7 +63,8 @@ class BodyLayouts:
         return self._tokens[key]
 
     def tile(self, rows: int) -> Layout:
-        """Of the tile buffers."""
+        """Of the tile buffers, for so many rows at most: where they would fill the near cache, for fewer."""
+        rows = min(rows, self._near_rows)
         if rows not in self._tiles:
             self._tiles[rows] = layout(self._body, Extents(tokens=0, tile=rows, vectors=0), rows)
         return self._tiles[rows]
@@ -67,13 +74,14 @@ class BodyLayouts:
     ) -> int:
         """The arena of a batch that is cut into these packs."""
         own, shared = packs.largest(cu_seqlens)
+        tile = self.tile(tile_rows)
         return program.needed_bytes(
             packs=len(packs.order),
             shared_packs=packs.shared,
             pack=self.tokens(own, staged=staged)[1],
             shared=self.tokens(shared, staged=staged)[1],
-            tile=self.tile(tile_rows)[1],
-            tile_rows=tile_rows,
+            tile=tile[1],
+            tile_rows=tile[2],
             threads=threads,
             carried=self.carried.bytes(np.diff(cu_seqlens[packs.segments])) if staged else 0,
         )
@@ -84,6 +92,12 @@ def layout(program: Program, extents: Extents, rows: int, without: frozenset[str
     arena = place(program, extents, without=without)
     offsets = [arena.offsets.get(buffer.name, 0) for buffer in program.buffers]
     return np.array(offsets, np.int64), arena.size, rows
+
+
+def _near_rows(body: Program, near_cache: int) -> int:
+    """Rows of tiles whose buffers take half of the near cache; the other half is for weights and what they multiply."""
+    row_bytes = sum(buffer.row_bytes for buffer in body.buffers if buffer.rows is Rows.TILE)
+    return max(near_cache // 2 // max(row_bytes, 1) // 32 * 32, LEAST_TILE_ROWS)
 
 
 def _carried(body: Program) -> Carried:

@@ -15,8 +15,8 @@ import numpy as np
 from ..batch import Int64
 from .schedule import Schedule
 
-TILE_ROWS = 96
-"""Rows of one `mlp` tile: its intermediate matrix stays in the near cache."""
+TILE_ROWS = 192
+"""Rows of one `mlp` tile at most: with more of them weights stream past less often, see also `BodyLayouts.tile`."""
 
 SMALL_TILE_ROWS = 32
 """The same where memory is short: a product still has whole blocks of rows."""
@@ -31,7 +31,7 @@ class Way:
 
     Attributes:
         schedule, pack_tokens: see `make_packs`.
-        tile_rows: rows of a tile of `mlp` and the like.
+        tile_rows: rows of a tile of `mlp` and the like, at most.
         wave_tokens: how many tokens go through the stages together, at least one segment; None for all of a batch.
         kept: the stages, from the first on, whose weights stay in memory; None for all: then packs go through the
             whole program one by one. Else each stage is run on all packs of a wave, while the next one's weights are
