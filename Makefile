@@ -25,15 +25,6 @@ TEST_TOOLS := $(VENV)/.test-tools
 EDITABLE := $(VENV)/.editable
 BENCH := $(VENV)/.bench
 
-# Sanitised builds have folders of their own; the tests load them in place of the installed one.
-SANITIZE := build/sanitize
-CMAKE_SANITIZE = $(BIN)/cmake -S . -B $(SANITIZE)/$(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-	-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DLONGSPAN_SANITIZE=$(1)
-# The sanitiser's library must come first, and the exceptions that it watches must be there when it starts.
-PRELOAD = LD_PRELOAD="$$(g++ -print-file-name=$(1)) $$(g++ -print-file-name=libstdc++.so)"
-PYTEST_SANITIZE = $(BIN)/python -m pytest -p tests.sanitize -p no:faulthandler --capture=sys
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint sanitize models bench clean
 
@@ -54,15 +45,8 @@ lint: $(TEST_TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
-sanitize: $(EDITABLE) $(MODEL_STAMP)  ## tests of the C++ parts under GCC's address, undefined-behaviour and thread sanitisers; some minutes
-	$(call CMAKE_SANITIZE,address) && $(BIN)/cmake --build $(SANITIZE)/address
-	$(call CMAKE_SANITIZE,thread) && $(BIN)/cmake --build $(SANITIZE)/thread
-	setarch -R env TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:ignore_noninstrumented_modules=1 \
-		LONGSPAN_SANITIZED=$(SANITIZE)/thread $(call PRELOAD,libtsan.so) \
-		$(PYTEST_SANITIZE) $(addprefix tests/executors/test_,pool.py smoothing.py streamed.py)
-	env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		LONGSPAN_SANITIZED=$(SANITIZE)/address $(call PRELOAD,libasan.so) \
-		$(PYTEST_SANITIZE) tests/ops $(addprefix tests/executors/test_,cpu.py pool.py refusals.py smoothing.py streamed.py)
+sanitize: $(EDITABLE) $(MODEL_STAMP)  ## tests of the C++ parts under GCC's sanitisers; TESTS=some takes minutes, all of them an hour or more
+	@.ci/sanitize $(TESTS)
 
 models: $(EDITABLE) $(MODEL_STAMP)  ## docs/models.md: the table, written by the tests that measure it
 	LONGSPAN_MODELS_TABLE=docs/models.md $(BIN)/python -m pytest tests/models

@@ -50,7 +50,7 @@ long scratch_bytes(const Program& program, long tile_rows) {
   long bytes = 0;
   for (const Instruction& instruction : program.instructions)
     bytes = std::max(bytes, std::visit([&](const auto& op) { return scratch.of(op); }, instruction));
-  return (bytes + 63) / 64 * 64;
+  return round_up(bytes, kLineBytes);
 }
 
 }  // namespace longspan

@@ -92,7 +92,7 @@ struct Run {
 
   Carried carried_by(long pack) const {
     if (!staging) return {};
-    return {staging->carried, rows + carried[pack], (batch.tokens_of(pack) + 63) / 64 * 64};
+    return {staging->carried, rows + carried[pack], carried_rows(batch.tokens_of(pack))};
   }
 
   // The same for a lane, which then works on a copy if nothing is to be written.

@@ -72,8 +72,9 @@ struct Poll {
   void* context = nullptr;
 };
 
-// Bytes that packs keep from stage to stage, for the pack of so many tokens.
-inline size_t carried_bytes(long tokens, long row_bytes) { return static_cast<size_t>((tokens + 63) / 64 * 64 * row_bytes); }
+// Rows of what a pack of so many tokens keeps from stage to stage: each of its buffers begins at a cache line.
+inline long carried_rows(long tokens) { return round_up(tokens, kLineBytes); }
+inline size_t carried_bytes(long tokens, long row_bytes) { return static_cast<size_t>(carried_rows(tokens) * row_bytes); }
 
 // How the arena of a body is divided: what packs carry, token buffers for every lane, then what each thread has for itself.
 struct Division {

@@ -7,6 +7,8 @@
 #include <new>
 #include <sys/mman.h>
 
+#include "kernels/rounding.h"
+
 namespace longspan {
 
 #ifdef __SANITIZE_ADDRESS__
@@ -45,7 +47,7 @@ class Mapping {
   // Makes room for `bytes`, in whole pages; the contents are lost if the mapping has to move. Throws std::bad_alloc.
   void grow(size_t bytes) {
     if (bytes <= bytes_) return;
-    bytes = (bytes + kPage - 1) / kPage * kPage;
+    bytes = round_up(bytes, kPage);
     release();
     data_ = static_cast<char*>(map_pages(bytes));
     bytes_ = bytes;

@@ -9,8 +9,6 @@ namespace longspan {
 
 namespace {
 
-long divide_up(long a, long b) { return (a + b - 1) / b; }
-
 // Runs one instruction after another on a pack. Every thread of the team has a walker of its own.
 class Walker {
  public:
@@ -66,11 +64,11 @@ class Walker {
   void each_block(const Panels& weight, long rows, Body body) {
     const long step = kernels_.tile_columns;
     const long row_units = std::max(divide_up(rows, most_rows(weight)), 1L);
-    const long row_step = divide_up(divide_up(rows, row_units), block_step(weight)) * block_step(weight);
+    const long row_step = round_up(divide_up(rows, row_units), block_step(weight));
     // Every unit brings its rows into the weight's format: of narrow ones there are fewer.
     const long shares = weight.format == Format::float32 ? 4 : 1;
     const long wanted = team_.size() == 1 ? 1 : divide_up(shares * team_.size(), row_units);
-    const long column_step = divide_up(divide_up(weight.columns, wanted), step) * step;
+    const long column_step = round_up(divide_up(weight.columns, wanted), step);
     const long column_units = divide_up(weight.columns, column_step);
     each_long(row_units * column_units, [&](long unit) {
       const long row = unit / column_units * row_step, column = unit % column_units * column_step;
@@ -164,7 +162,7 @@ class Walker {
   void each_tile(long step, Body body) {
     const long most = space_.tile.rows;
     const long tiles = team_.size() == 1 ? divide_up(pack_.tokens, most) : 8L * team_.size();
-    const long fair = divide_up(divide_up(pack_.tokens, std::max(tiles, 1L)), step) * step;
+    const long fair = round_up(divide_up(pack_.tokens, std::max(tiles, 1L)), step);
     const long rows = std::clamp(fair, std::min(2 * step, most), most);
     each_long(divide_up(pack_.tokens, rows), [&](long unit) { body(unit * rows, std::min((unit + 1) * rows, pack_.tokens)); });
   }

@@ -33,7 +33,7 @@ void each_row_tile(long rows, long step, int lanes, Body&& body) {
 }
 
 int lanes_of(long rows, long step, int threads) {
-  return static_cast<int>(std::clamp<long>((rows + step - 1) / step, 1, threads));
+  return static_cast<int>(std::clamp<long>(divide_up(rows, step), 1, threads));
 }
 
 }  // namespace

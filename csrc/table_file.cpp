@@ -11,14 +11,12 @@ namespace longspan {
 
 namespace {
 
-constexpr long kLineBytes = 64;
-
 constexpr int32_t kPlaces[kRowsRead] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 long row_bytes(const Table& table) { return table.width * (table.dtype == Dtype::float32 ? 4 : 2); }
 
 long room(const Table& table, long rows) {
-  return table.present() ? (rows * row_bytes(table) + kLineBytes - 1) / kLineBytes * kLineBytes : 0;
+  return table.present() ? round_up(rows * row_bytes(table), kLineBytes) : 0;
 }
 
 }  // namespace

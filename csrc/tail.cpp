@@ -86,7 +86,7 @@ struct Block {
 
 void Executor::run_tail(const std::vector<Partials>& partials, const std::vector<const int64_t*>& cu_vectors, long count,
                         const Layout& layout, int threads, float* vectors) {
-  const long blocks = (count + layout.rows - 1) / layout.rows;
+  const long blocks = divide_up(count, layout.rows);
   const int lanes = static_cast<int>(std::min<long>(threads, std::max(blocks / 4, 1L)));
   arena_.grow(static_cast<size_t>(lanes) * layout.bytes);
   struct Context {

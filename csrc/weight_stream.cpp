@@ -17,6 +17,7 @@
 #include <thread>
 #include <utility>
 
+#include "kernels/table.h"
 #include "threads.h"
 
 namespace longspan {
@@ -24,11 +25,8 @@ namespace longspan {
 namespace {
 
 constexpr size_t kPageBytes = 4096, kTable = 2 << 20;  // a table of pages moves as a whole
-constexpr size_t kLineBytes = 64;
 constexpr size_t kAtOnce = 8 << 20;  // what is read before it is looked whether to go on
 constexpr size_t kTwo = 2, kNone = ~size_t{0};
-
-size_t round_up(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
 }  // namespace
 

@@ -173,7 +173,7 @@ inline void load_lanes(const Matrix& q, long row, long rows, long head_size, flo
 
 // An empty softmax for queries [first, last).
 inline QueryState begin_state(long first, long last, float* query, float* output, long head_size, const float* sink) {
-  QueryState state{query, output, {}, {}, first, last, (int)((last - first + W - 1) / W)};
+  QueryState state{query, output, {}, {}, first, last, (int)divide_up(last - first, W)};
   for (int j = 0; j < state.vectors; j++) {
     state.maximum[j] = broadcast(sink ? *sink * kLog2E : kUnset);
     state.denominator[j] = broadcast(sink ? 1.0f : 0.0f);

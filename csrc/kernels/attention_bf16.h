@@ -14,8 +14,6 @@ namespace {
 
 #ifdef __AVX512BF16__
 
-constexpr long round_up(long n, long step) { return (n + step - 1) / step * step; }
-
 constexpr long kPairKeys = 32;  // what AMX takes of keys, of k and of head sizes at a time
 
 // The bytes of a unit's scratch and the places in it.

@@ -296,7 +296,7 @@ struct Int8Step {
     alignas(64) float sums[kHeadRows * kRow];
     for (long e = 0; e < space.size; e += kHeadRows) {
       const RowMajorOf<int32_t> left{(const int32_t*)(block.values + e * kKeyBlock), kKeyBlock / kBytes};
-      tile<SignedTerms, kHeadRows, Vectors>(left, Lines{lines, kRow, kLine}, (keys + kBytes - 1) / kBytes, sums, false);
+      tile<SignedTerms, kHeadRows, Vectors>(left, Lines{lines, kRow, kLine}, divide_up(keys, kBytes), sums, false);
       for (int i = 0; i < kHeadRows; i++)
         for (int j = 0; j < Vectors; j++) {
           float* at = state.output + (e + i) * kLanes + j * W;

@@ -10,18 +10,26 @@
 namespace longspan {
 namespace {
 
+// The greatest of [size]; a NaN counts only where it comes first.
+inline float greatest_of(const float* x, long size) {
+  V tops = broadcast(x[0]);
+  long i = 0;
+  for (; i + W <= size; i += W) tops = greater_of(tops, load(x + i));
+  float top = max_lanes(tops);
+  for (; i < size; i++) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
 void choose(float* logits, long experts, long chosen, bool normalised) {
   constexpr float kTaken = -3.0e38f;
   float weights[1024];  // the bindings allow no more experts
-  float top = logits[0];
-  for (long e = 1; e < experts; e++) top = logits[e] > top ? logits[e] : top;
-  float sum = 0.0f;
-  for (long e = 0; e < experts; e++) {
-    float lanes[W];
-    store(lanes, exp(broadcast(logits[e] - top)));
-    weights[e] = lanes[0];
-    sum += lanes[0];
+  const V top = broadcast(greatest_of(logits, experts));
+  for (long e = 0; e < experts; e += W) {
+    const int n = (int)min_long(W, experts - e);
+    store_some(weights + e, exp(load_some(logits + e, n) - top), n);
   }
+  float sum = 0.0f;
+  for (long e = 0; e < experts; e++) sum += weights[e];
   float kept = 0.0f;
   for (long turn = 0; turn < chosen; turn++) {  // of equal logits the first counts
     long best = 0;
@@ -35,11 +43,10 @@ void choose(float* logits, long experts, long chosen, bool normalised) {
 }
 
 void softmax(float* x, long size, float scale) {
-  float top = x[0];
-  for (long i = 1; i < size; i++) top = x[i] > top ? x[i] : top;
+  const V top = broadcast(greatest_of(x, size));
   for (long i = 0; i < size; i += W) {
     const int n = (int)min_long(W, size - i);
-    store_some(x + i, exp((load_some(x + i, n) - broadcast(top)) * broadcast(scale)), n);
+    store_some(x + i, exp((load_some(x + i, n) - top) * broadcast(scale)), n);
   }
   const float sum = row_sum(size, [&](long i, int n) { return load_some(x + i, n); });
   for (long i = 0; i < size; i += W) {

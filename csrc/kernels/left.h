@@ -41,7 +41,7 @@ using Left = LeftOf<typename TermsOf<format>::Word>;
 // Rows in scratch: whole lines, an odd number of cache lines apart, so that they do not compete for the same sets.
 template <Format format>
 constexpr long left_words(long k) {
-  const long words = (Panels::lines_of(format, k) * TermsOf<format>::kWords + kLine - 1) / kLine * kLine;
+  const long words = round_up(Panels::lines_of(format, k) * TermsOf<format>::kWords, kLine);
   return words / kLine % 2 ? words : words + kLine;
 }
 
@@ -49,8 +49,7 @@ constexpr long kLeftRows = 32;  // scratch has whole groups of rows: AMX reads t
 
 template <Format format>
 constexpr long left_bytes_as(long rows, long k) {
-  const long padded = (rows + kLeftRows - 1) / kLeftRows * kLeftRows;
-  return padded * (left_words<format>(k) * 4 + (long)sizeof(RowScale));
+  return round_up(rows, kLeftRows) * (left_words<format>(k) * 4 + (long)sizeof(RowScale));
 }
 
 // Also where nothing is copied: AMX may then read some rows beyond a matrix's last, and finds this behind it.
@@ -130,7 +129,7 @@ inline Left<format> prepare_left(const Matrix& x, long row0, long row1, const Pa
   const long padded = Panels::lines_of(format, k) * Panels::terms(format);
   Word* words = (Word*)scratch;
   if constexpr (format == Format::int8) {
-    RowScale* scales = (RowScale*)(words + (row1 - row0 + kLeftRows - 1) / kLeftRows * kLeftRows * stride);
+    RowScale* scales = (RowScale*)(words + round_up(row1 - row0, kLeftRows) * stride);
     const auto quantise = x.bf16 ? weight.smooth ? quantise_row<true, true> : quantise_row<false, true>
                                  : weight.smooth ? quantise_row<true, false> : quantise_row<false, false>;
     for (long row = row0; row < row1; row++)

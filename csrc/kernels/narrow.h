@@ -1,4 +1,4 @@
-// Rows of bfloat16 as vectors of float32, and matrices of either.
+// Rows of 16-bit floats as vectors of float32, and matrices of either.
 #pragma once
 
 #include "table.h"
@@ -25,6 +25,22 @@ inline VI load_some_words(const uint16_t* p, int n) {
 }
 
 inline V load_bf16(const uint16_t* p, int n) { return (V)(load_some_words(p, n) << 16); }
+
+// W words of float16, each in the low half of a lane: what from_half does.
+inline V widen_half(VI words) {
+  const VI rest = words & 0x7fff, exponent = words & 0x7c00;
+  const V tiny = __builtin_convertvector(rest, V) * broadcast(0x1p-24f);  // zero and subnormals
+  const VI wide = (rest << 13) + (112 << 23) + ((exponent == 0x7c00) & 112 << 23);  // infinities and NaN move twice as far
+  return (V)((exponent == 0 ? (VI)tiny : wide) | (words & 0x8000) << 16);
+}
+
+// Up to W numbers of a checkpoint's array.
+template <Dtype dtype>
+inline V load_elements(const void* data, long index, int n) {
+  if constexpr (dtype == Dtype::float16) return widen_half(load_some_words((const uint16_t*)data + index, n));
+  if constexpr (dtype == Dtype::bfloat16) return load_bf16((const uint16_t*)data + index, n);
+  return load_some((const float*)data + index, n);
+}
 
 inline void store_bf16(uint16_t* p, V v, int n) {
   uint16_t words[W];

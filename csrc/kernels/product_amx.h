@@ -9,7 +9,6 @@ namespace longspan {
 namespace {
 
 constexpr int kAmxSide = 32;  // rows and columns of a block
-constexpr long kLineBytes = 64;  // of a panel
 
 // 32 rows from `a` on, or 16, times 32 columns, or 16, of lines from `b` on, added to the sums in the tiles. `right` is the bytes
 // from the first 16 columns to the next, and lines are `line` bytes apart.

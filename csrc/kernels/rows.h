@@ -10,25 +10,24 @@ namespace longspan {
 namespace {
 
 // out = row * scale, or out += row.
+template <bool add, Dtype dtype>
+inline void take_row_of(const Table& table, long index, float* out, float scale) {
+  const long width = table.width, first = index * width;
+  const auto take = [&, data = table.data](long i, int n) {
+    const V row = load_elements<dtype>(data, first + i, n);
+    store_some(out + i, add ? load_some(out + i, n) + row : row * broadcast(scale), n);
+  };
+  long i = 0;
+  for (; i + W <= width; i += W) take(i, W);
+  if (i < width) take(i, (int)(width - i));
+}
+
 template <bool add>
 inline void take_row(const Table& table, long index, float* out, float scale = 1.0f) {
-  const long width = table.width;
   switch (table.dtype) {
-    case Dtype::float32: {
-      const float* row = (const float*)table.data + index * width;
-      for (long i = 0; i < width; i++) out[i] = add ? out[i] + row[i] : row[i] * scale;
-      return;
-    }
-    case Dtype::float16: {
-      const uint16_t* row = (const uint16_t*)table.data + index * width;
-      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_half(row[i]) : from_half(row[i]) * scale;
-      return;
-    }
-    case Dtype::bfloat16: {
-      const uint16_t* row = (const uint16_t*)table.data + index * width;
-      for (long i = 0; i < width; i++) out[i] = add ? out[i] + from_bfloat16(row[i]) : from_bfloat16(row[i]) * scale;
-      return;
-    }
+    case Dtype::float32: return take_row_of<add, Dtype::float32>(table, index, out, scale);
+    case Dtype::float16: return take_row_of<add, Dtype::float16>(table, index, out, scale);
+    case Dtype::bfloat16: return take_row_of<add, Dtype::bfloat16>(table, index, out, scale);
   }
 }
 

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "rounding.h"
+
 namespace longspan {
 
 enum class Activation : int { identity, gelu, gelu_tanh, relu, silu, tanh };
@@ -13,6 +15,7 @@ enum class NormKind : int { layer, rms };
 enum class ScoreKind : int { dot, cosine, euclidean, manhattan };  // distances are negated: the larger, the closer
 
 constexpr int kLine = 16;  // floats in a line of a panel: one cache line, whatever the tier
+constexpr long kLineBytes = kLine * (long)sizeof(float);
 
 // A matrix [rows, width] with `stride` elements from row to row: float32, or bfloat16 where `bf16` says so.
 struct Matrix {
@@ -46,9 +49,9 @@ struct Panels {
   static constexpr long terms(Format format) { return format == Format::float32 ? 1 : format == Format::bfloat16 ? 2 : 4; }
   static constexpr long lines_of(Format format, long k) {
     const long group = format == Format::float32 ? 1 : kLineGroup, span = terms(format) * group;
-    return (k + span - 1) / span * group;
+    return divide_up(k, span) * group;
   }
-  static constexpr long padded(long columns) { return (columns + kLine - 1) / kLine * kLine; }
+  static constexpr long padded(long columns) { return round_up(columns, kLine); }
   long lines() const { return lines_of(format, k); }
 };
 
@@ -231,6 +234,10 @@ struct Kernels {
   void (*normalize)(const float* x, long width, bool unit, float* out);
   // out = round(127 tanh(x)), ties to even.
   void (*tanh_quantize)(const float* x, long width, float* out);
+  // Codes 0 .. 255 by floor((x - low) / step), clipped; NaN gives 0. Then `flip`, as in CodesArgs. Rows of `width`.
+  void (*quantize_bytes)(const float* x, long rows, long width, const float* low, const float* step, uint8_t flip, uint8_t* out);
+  // One bit a component, set where x > 0, most significant first; a row's last byte is filled up with zeros. Then `flip`.
+  void (*quantize_bits)(const float* x, long rows, long width, uint8_t flip, uint8_t* out);
   // Rows [row0, row1) of the stored vectors. `scratch` has scores_scratch(width) floats.
   void (*scores)(const ScoresArgs&, long row0, long row1, float* scratch);
   // out[row] = -(number of bits that differ between row `row` of x and the query); rows of `bytes`.
@@ -241,7 +248,7 @@ struct Kernels {
   static constexpr long kQueryBlock = 256;  // queries that share one pass over the keys
 
   static constexpr long self_extend_bytes(long head_size) { return 6 * kQueryBlock * head_size * (long)sizeof(float); }
-  static constexpr long scores_stride(long width) { return (width + kLine - 1) / kLine * kLine + kLine; }
+  static constexpr long scores_stride(long width) { return round_up(width, kLine) + kLine; }
   static constexpr long scores_scratch(long width) { return kLine * scores_stride(width); }
 };
 

@@ -7,6 +7,7 @@
 #include "linear.h"
 #include "peak.h"
 #include "pooling.h"
+#include "quantize.h"
 #include "rows.h"
 #include "scores.h"
 #include "self_extend.h"
@@ -36,6 +37,8 @@ constexpr Kernels make_kernels(const char* name) {
       .combine = combine,
       .normalize = normalize,
       .tanh_quantize = tanh_quantize,
+      .quantize_bytes = quantize_bytes,
+      .quantize_bits = quantize_bits,
       .scores = scores,
       .hamming = hamming,
       .peak = peak,

@@ -55,6 +55,18 @@ inline V upper_half(V v) {
 
 inline float greatest(float a, float b) { return a > b ? a : b; }
 
+#ifndef __AVX512VNNI__
+// sum + the products of four unsigned bytes with signed ones. Even and odd bytes are multiplied apart, in words: exact, where
+// an instruction for both would saturate.
+inline VI dot4(VI sum, VI left, VI right) {
+  typedef int16_t Words __attribute__((vector_size(W * 4)));
+  typedef uint16_t UnsignedWords __attribute__((vector_size(W * 4)));
+  const VI even = multiply_words(left & 0x00ff00ff, (VI)((Words)right << 8 >> 8));
+  const VI odd = multiply_words((VI)((UnsignedWords)left >> 8), (VI)((Words)right >> 8));
+  return sum + (even + odd);
+}
+#endif
+
 // The lowest bytes of the first n lanes.
 inline void store_some_bytes(uint8_t* p, VI v, int n) {
   if (n == W) return store_bytes(p, v);
@@ -75,20 +87,28 @@ struct CountLanes<0, lanes...> {
   using Type = Lanes<lanes...>;
 };
 
+using EveryLane = typename CountLanes<W>::Type;
+
+// The lanes of `a` and then `b` by their numbers.
+template <int... from>
+inline V shuffle(V a, V b, Lanes<from...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, from...);
+#else
+  return __builtin_shuffle(a, b, VI{from...});
+#endif
+}
+
 // Lane i + Half moves to lane i.
 template <int Half, int... lane>
 inline V rotate(V v, Lanes<lane...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(v, v, ((lane + Half) % W)...);
-#else
-  return __builtin_shuffle(v, VI{((lane + Half) % W)...});
-#endif
+  return shuffle(v, v, Lanes<(lane + Half) % W...>{});
 }
 
 // All lanes joined as a fixed balanced tree.
 template <int Half = W / 2, class Join>
 inline float join_lanes(V v, Join join) {
-  v = join(v, rotate<Half>(v, typename CountLanes<W>::Type{}));
+  v = join(v, rotate<Half>(v, EveryLane{}));
   if constexpr (Half == 1) return v[0];
   else return join_lanes<Half / 2>(v, join);
 }
@@ -103,21 +123,16 @@ inline float min_lanes(V v) { return join_lanes(v, lesser_of); }
 // Transposes a W x W block in registers by swapping ever smaller off-diagonal blocks (Eklundh, 1972).
 template <int Half, int... lane>
 inline void swap_blocks(V& first, V& second, Lanes<lane...>) {
-  V a = first, b = second;
-#if defined(__clang__)
-  first = __builtin_shufflevector(a, b, ((lane & Half) ? W + lane - Half : lane)...);
-  second = __builtin_shufflevector(a, b, ((lane & Half) ? W + lane : lane + Half)...);
-#else
-  first = __builtin_shuffle(a, b, VI{((lane & Half) ? W + lane - Half : lane)...});
-  second = __builtin_shuffle(a, b, VI{((lane & Half) ? W + lane : lane + Half)...});
-#endif
+  const V a = first, b = second;
+  first = shuffle(a, b, Lanes<((lane & Half) ? W + lane - Half : lane)...>{});
+  second = shuffle(a, b, Lanes<((lane & Half) ? W + lane : lane + Half)...>{});
 }
 
 template <int Half>
 inline void transpose_step(V (&rows)[W]) {
 #pragma GCC unroll 16
   for (int i = 0; i < W; i++)
-    if (!(i & Half)) swap_blocks<Half>(rows[i], rows[i + Half], typename CountLanes<W>::Type{});
+    if (!(i & Half)) swap_blocks<Half>(rows[i], rows[i + Half], EveryLane{});
 }
 
 inline void transpose(V (&rows)[W]) {

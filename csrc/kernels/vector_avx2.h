@@ -28,13 +28,8 @@ inline V load_n(const float* p, int n) { return (V)_mm256_maskload_ps(p, first_l
 
 inline void store_n(float* p, V v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
 
-// Even and odd bytes are multiplied apart, in 16 bits: exact, where the one instruction for both would saturate.
-inline VI dot4(VI sum, VI left, VI right) {
-  const __m256i low = _mm256_set1_epi16(0xff), l = (__m256i)left, r = (__m256i)right;
-  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(l, low), _mm256_srai_epi16(_mm256_slli_epi16(r, 8), 8));
-  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(l, 8), _mm256_srai_epi16(r, 8));
-  return sum + (VI)_mm256_add_epi32(even, odd);
-}
+// Sums of two products of signed words.
+inline VI multiply_words(VI left, VI right) { return (VI)_mm256_madd_epi16((__m256i)left, (__m256i)right); }
 
 constexpr bool kDot2 = false, kDot4 = false;  // whether instructions multiply pairs and bytes
 

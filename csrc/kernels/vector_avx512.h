@@ -35,12 +35,8 @@ inline VI dot4(VI sum, VI left, VI right) {
 }
 #else
 constexpr bool kDot4 = false;
-inline VI dot4(VI sum, VI left, VI right) {
-  const __m512i low = _mm512_set1_epi16(0xff), l = (__m512i)left, r = (__m512i)right;
-  const __m512i even = _mm512_madd_epi16(_mm512_and_si512(l, low), _mm512_srai_epi16(_mm512_slli_epi16(r, 8), 8));
-  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(l, 8), _mm512_srai_epi16(r, 8));
-  return sum + (VI)_mm512_add_epi32(even, odd);
-}
+// Sums of two products of signed words.
+inline VI multiply_words(VI left, VI right) { return (VI)_mm512_madd_epi16((__m512i)left, (__m512i)right); }
 #endif
 
 #ifdef __AVX512BF16__

@@ -37,12 +37,9 @@ inline void store_n(float* p, V v, int n) {
   for (int i = 0; i < n; i++) p[i] = v[i];
 }
 
-inline VI dot4(VI sum, VI left, VI right) {
-  const unsigned char* l = (const unsigned char*)&left;
-  const signed char* r = (const signed char*)&right;
-  for (int i = 0; i < W; i++)
-    for (int j = 0; j < 4; j++) sum[i] += l[4 * i + j] * r[4 * i + j];
-  return sum;
+// Sums of two products of signed words.
+inline VI multiply_words(VI left, VI right) {
+  return (left << 16 >> 16) * (right << 16 >> 16) + (left >> 16) * (right >> 16);
 }
 
 constexpr bool kDot2 = false, kDot4 = false;  // whether instructions multiply pairs and bytes

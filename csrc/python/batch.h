@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -140,6 +141,69 @@ inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>&
       reject("a buffer lies outside its arena");
   }
   return {arrays.offsets.data(), arrays.bytes, arrays.rows};
+}
+
+// How a run goes stage by stage; see Staging.
+struct StagingArrays {
+  CarriedArrays carried;
+  std::optional<Bytes> rows;
+  WeightStream* stream;
+  long kept;
+};
+
+// What texts a body runs on.
+struct BatchArrays {
+  Ids ids, positions;
+  Ints cu_seqlens;
+  std::vector<PartialArrays> partials;
+  int task;
+  std::vector<RopeArrays> ropes;
+  std::vector<Floats> q_scales;
+};
+
+// How they are shared out.
+struct PackArrays {
+  Ints segments, order;
+  long shared;
+};
+
+// Where the buffers lie.
+struct BodyLayoutArrays {
+  LayoutArrays pack, shared, tile;
+};
+
+// --- from Python's tuples and lists
+
+inline PartialArrays partials_from(const py::tuple& arrays) {
+  return {exact<Ints>(arrays[0], "partials"), exact<Ints>(arrays[1], "partials"), exact<Floats>(arrays[2], "partials"),
+          exact<Floats>(arrays[3], "partials")};
+}
+
+inline std::vector<PartialArrays> all_partials(const py::list& list) {
+  std::vector<PartialArrays> all;
+  for (const auto& item : list) all.push_back(partials_from(item.cast<py::tuple>()));
+  return all;
+}
+
+inline std::vector<RopeArrays> all_ropes(const py::list& list) {
+  std::vector<RopeArrays> all;
+  for (const auto& item : list) {
+    const auto pair = item.cast<py::tuple>();
+    all.push_back({exact<Ids>(pair[0], "ropes"), exact<Floats>(pair[1], "ropes")});
+  }
+  return all;
+}
+
+inline LayoutArrays layout_from(const py::tuple& layout) {
+  return {exact<Ints>(layout[0], "a layout"), layout[1].cast<long>(), layout[2].cast<long>()};
+}
+
+inline std::optional<StagingArrays> staging_from(const std::optional<py::tuple>& staging) {
+  if (!staging) return std::nullopt;
+  const py::tuple& it = *staging;
+  std::optional<Bytes> rows;
+  if (!it[2].is_none()) rows = exact<Bytes>(it[2], "carried rows");
+  return StagingArrays{{exact<Ints>(it[0], "carried"), it[1].cast<long>()}, rows, it[3].cast<WeightStream*>(), it[4].cast<long>()};
 }
 
 }  // namespace longspan

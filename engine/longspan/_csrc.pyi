@@ -26,7 +26,7 @@ def int8_attention_is_faster(isa: str) -> bool:
 def peak_gflops(isa: str, threads: int, format: str = "float32") -> float:
     """Products on registers alone, in 1e9 operations a second: the ceiling of a tier and format on this machine."""
 
-def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32) -> _UInt8:
+def quantize(vectors: _Float32, precision: str, low: _Float32, step: _Float32, isa: str) -> _UInt8:
     """Vectors [n, d] as bytes: [n, d] by ranges (int8, uint8), or [n, ceil(d / 8)] as bits (binary, ubinary)."""
 
 def scores(queries: _Float32, vectors: _Float32, name: str, threads: int, isa: str) -> _Float32:

@@ -16,7 +16,7 @@ from .errors import InputError
 from .executors.threads import default_threads
 from .executors.tiers import wanted_tier
 from .pooling.precision import Precision, Ranges, Vectors, check_precision, to_precision, unpacked_bits
-from .similarity import as_matrix, plain, scores
+from .similarity import as_matrix, as_rows, scores
 
 _QUERIES = 128  # queries that are compared with a block of the corpus at a time
 _CELLS = 1 << 22  # scores that are held at a time
@@ -123,7 +123,7 @@ def _queries(values: Any) -> Float32:
 
 def _corpus(values: Any, precision: Precision, width: int) -> Vectors:
     """The corpus as it is, not read yet."""
-    corpus = _rows(values, "corpus_embeddings")
+    corpus = as_rows(values, "corpus_embeddings")
     if precision == "float32":
         _check_floats(corpus, "corpus_embeddings", f"corpus_precision {precision!r}")
         columns = width
@@ -140,18 +140,6 @@ def _corpus(values: Any, precision: Precision, width: int) -> Vectors:
             f"and corpus_precision {precision!r}"
         )
     return corpus
-
-
-def _rows(values: Any, name: str) -> Vectors:
-    try:
-        array = np.asarray(plain(values))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read as vectors of one length: {error}") from error
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2:
-        raise InputError(f"{name} has {array.ndim} dimensions, expected vectors as rows: [n, d]")
-    return array
 
 
 def _check_floats(array: Vectors, name: str, purpose: str) -> None:
@@ -178,7 +166,7 @@ def _rescoring_floats(
     if precision == "float32" or not rescore:
         reason = "corpus_precision is 'float32'" if precision == "float32" else "rescore is False"
         raise InputError(f"rescore_embeddings is given, but {reason}")
-    floats = _rows(values, "rescore_embeddings")
+    floats = as_rows(values, "rescore_embeddings")
     _check_floats(floats, "rescore_embeddings", "scoring again")
     if floats.shape != (count, width):
         raise InputError(f"rescore_embeddings has the shape {list(floats.shape)}, expected {[count, width]}")

@@ -27,20 +27,30 @@ def plain(values: Any) -> Any:
     return values
 
 
-def as_matrix(values: Any, name: str) -> Float32:
-    """[n, d]; a single vector counts as one row. Torch tensors are taken too.
+def as_rows(values: Any, name: str, dtype: type[np.float32] | None = None) -> Vectors:
+    """[n, d], in the numbers' own type or in another; a single vector counts as one row. Torch tensors are taken too.
 
     Raises:
-        InputError: they are no matrix of numbers.
+        InputError: they are no matrix.
     """
     try:
-        array = np.asarray(plain(values), dtype=np.float32)
+        array = np.asarray(plain(values), dtype=dtype)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be read as vectors of one length: {error}") from error
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2:
         raise InputError(f"{name} has {array.ndim} dimensions, expected vectors as rows: [n, d]")
+    return array
+
+
+def as_matrix(values: Any, name: str) -> Float32:
+    """The same as float32, of one component at least.
+
+    Raises:
+        InputError: they are no matrix of numbers.
+    """
+    array = as_rows(values, name, np.float32)
     if not array.shape[1]:
         raise InputError(f"{name} has vectors without components")
     return array

@@ -69,10 +69,10 @@ def test_bytes_and_scores(mode: int) -> None:
     vectors = Case(2).normal(200, 64)
     ranges = Ranges.of(vectors[:50])
     step = (ranges.high - ranges.low) / np.float32(255)
-    codes = _csrc.quantize(vectors, "int8", ranges.low, step)
+    codes = _csrc.quantize(vectors, "int8", ranges.low, step, "")
     scores = _csrc.scores(vectors, vectors, "cosine", 1, "")
     with rounding(mode):
-        turned = _csrc.quantize(vectors, "int8", ranges.low, step)
+        turned = _csrc.quantize(vectors, "int8", ranges.low, step, "")
         again = _csrc.scores(vectors, vectors, "cosine", 1, "")
     assert turned.tobytes() == codes.tobytes()
     assert again.tobytes() == scores.tobytes()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from longspan.program.instructions import Embed
+from longspan.program.program import Program
 
-from .harness import TILE_EDGES, Case, batch_of, every_tier, tokens_buffer
+from .harness import TILE_EDGES, Case, batch_of, cpu_executor, every_tier, pooled_by_row, tokens_buffer
 
 
 @every_tier
@@ -65,3 +67,13 @@ def test_scale(isa: str, dtype: str) -> None:
     tokens, positions = case.weight("tokens", 50, 40, dtype=dtype), case.weight("positions", 50, 40)
     op = Embed(stage=0, out=out, tokens=tokens, scale=40**0.5, positions=positions)
     case.check(op, outputs=[out], batches=[batch_of([49], ids=case.rng.integers(0, 50, 49))], isa=isa)
+
+
+@every_tier
+def test_every_float16_number(isa: str) -> None:
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    case, out = Case(4), tokens_buffer("out", 256)
+    op = Embed(stage=0, out=out, tokens=case.known("tokens", numbers, "F16"))
+    body, batch = pooled_by_row(Program("halves", (op,), outputs=(out,)), batch_of([256]))
+    (found,) = cpu_executor(body, case.tensors, threads=1, isa=isa).run_body(batch)
+    np.testing.assert_array_equal(found, numbers.astype(np.float32))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..syncing import sync_file, sync_folder
 from ..text.conversion import SOURCES
 from ..weights import Format
 from . import panels, pickled
@@ -118,7 +119,7 @@ def save_model(model: SavedModel, target: Path) -> None:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    _sync(target.parent)
+    sync_folder(target.parent)
 
 
 def _check_free(target: Path) -> None:
@@ -156,7 +157,7 @@ def _fill(model: SavedModel, work: Path) -> None:
         with _new(work / name) as file:
             file.write(content)
     for folder, _, _ in os.walk(work, topdown=False):
-        _sync(Path(folder))
+        sync_folder(Path(folder))
 
 
 def _copied(model: SavedModel) -> dict[Path, Path]:
@@ -214,8 +215,7 @@ def _new(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 def _shared(source: int, copy: int) -> bool:
@@ -224,14 +224,6 @@ def _shared(source: int, copy: int) -> bool:
         fcntl.ioctl(copy, FICLONE, source)
         return True
     return False
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- what differs from the source ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ import numpy as np
 
 from ..batch import Float32, Int64
 from ..errors import InputError
+from ..syncing import sync_file, sync_folder
 from .identity import Identity, differences
 
 _LOCK, _MANIFEST, _FINISHED, _RESULT = "lock", "manifest.json", "finished.json", "result"
@@ -155,7 +156,7 @@ class Journal:
             self._write(_FINISHED, lambda file: file.write(done))
         if (self.folder / _RESULT).exists():
             os.replace(self.folder / _RESULT, self.output)
-            _sync(self.output.parent)
+            sync_folder(self.output.parent)
         self.remove()
 
     # --- files -----------------------------------------------------------------------------------------------------
@@ -181,15 +182,14 @@ class Journal:
         try:
             with temporary.open("wb") as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
+                sync_file(file)
             os.replace(temporary, self.folder / name)
         except BaseException as error:
             temporary.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.filename is None:  # a full disk is noticed in the middle
                 error.filename = str(temporary)
             raise
-        _sync(self.folder)
+        sync_folder(self.folder)
 
 
 def partial_folder(output: Path) -> Path:
@@ -217,11 +217,3 @@ def open_journal(output: Path, identity: Identity, *, overwrite: bool) -> Iterat
         finally:
             if journal.folder.exists() and not journal.finished and not journal._count():
                 journal.remove()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ from .. import _csrc
 from ..batch import Float32
 from ..checks import one_of
 from ..errors import InputError
+from ..executors.tiers import wanted_tier
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Vectors = npt.NDArray[Any]
@@ -107,14 +108,14 @@ def to_precision(vectors: Float32, precision: Precision, ranges: Ranges | None) 
     if precision == "float32":
         return vectors
     if precision in ("binary", "ubinary"):
-        data = _csrc.quantize(vectors, precision, _NONE, _NONE)
+        data = _csrc.quantize(vectors, precision, _NONE, _NONE, wanted_tier())
     elif ranges is None:
         raise InputError(
             f"precision {precision!r} needs ranges for vectors of {vectors.shape[-1]} components: call "
             "encoder.calibrate(texts) with texts like yours first"
         )
     else:
-        data = _csrc.quantize(vectors, precision, ranges.low, ranges.step)
+        data = _csrc.quantize(vectors, precision, ranges.low, ranges.step, wanted_tier())
     return data.view(np.int8) if precision in ("int8", "binary") else data
 
 
