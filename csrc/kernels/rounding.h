@@ -1,11 +1,19 @@
-// Whole numbers, rounded up.
+// Whole numbers of any type, rounded up.
 #pragma once
 
 namespace longspan {
+namespace {
 
-constexpr long divide_up(long n, long step) { return (n + step - 1) / step; }
+template <class Whole, class Step>
+constexpr Whole divide_up(Whole n, Step step) {
+  return (n + (Whole)step - 1) / (Whole)step;
+}
 
 // To a multiple of `step`.
-constexpr long round_up(long n, long step) { return divide_up(n, step) * step; }
+template <class Whole, class Step>
+constexpr Whole round_up(Whole n, Step step) {
+  return divide_up(n, step) * (Whole)step;
+}
 
+}  // namespace
 }  // namespace longspan
