@@ -34,6 +34,7 @@ struct LeftOf {
   const RowScale* scales;  // [rows], where words are codes
 
   RowMajorOf<Word> row(long index) const { return {data + index * stride, stride}; }
+  const RowScale* scales_from(long index) const { return scales ? scales + index : nullptr; }
 };
 template <Format format>
 using Left = LeftOf<typename TermsOf<format>::Word>;

@@ -43,7 +43,7 @@ inline void column_group(const Left<format>& left, const Panels& weight, const G
   const Lines right = lines_from(weight, column);
   for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
     blocked_tile<TermsOf<format>, Rows, Vectors>(left.row(row), right, weight.lines(), sums);
-    finish(Sums<format>{sums, Vectors * W, Rows, row0 + row, column, columns, &weight, left.scales + row,
+    finish(Sums<format>{sums, Vectors * W, Rows, row0 + row, column, columns, &weight, left.scales_from(row),
                         gain_of<Rows, Vectors>(gain, row0 + row, column, gained)});
   });
 }

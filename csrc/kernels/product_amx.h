@@ -100,7 +100,7 @@ inline void product_amx(const Left<format>& left, const Panels& weight, const Ga
       else if (both_rows) block.template operator()<true, false>(a, b);
       else block.template operator()<false, false>(a, b);
       waiting = {sums[turn], kAmxSide, (int)min_long(kAmxSide, row1 - row), row, column, min_long(kAmxSide, column1 - column),
-                 &weight, left.scales + (row - row0), nullptr};
+                 &weight, left.scales_from(row - row0), nullptr};
     }
   }
   finish_waiting();
