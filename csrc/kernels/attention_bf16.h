@@ -5,14 +5,14 @@
 #pragma once
 
 #include "attention.h"
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
 #include "product_amx.h"
 #endif
 
 namespace longspan {
 namespace {
 
-#ifdef __AVX512BF16__
+#ifdef LONGSPAN_DOT2
 
 constexpr long kPairKeys = 32;  // what AMX takes of keys, of k and of head sizes at a time
 
@@ -87,7 +87,7 @@ struct Bf16Block {
 // scores[key][lanes] = k . query, unscaled.
 template <int Vectors>
 inline void score_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const QueryState& state, float* scores) {
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
   for (long key = 0; key < keys; key += kAmxSide) {
     const char* a = (const char*)(block.keys + key * block.key_stride);
     multiply_block<false, true, Vectors == 2>(a, 2 * block.key_stride, (const char*)state.query, kLanes * 4, 64, space.columns / 32);
@@ -148,7 +148,7 @@ inline V greatest_score(const float* scores, long keys) {
 // output[e][lanes] += sum over keys of v[key][e] * weight[key][lanes].
 template <int Vectors>
 inline void gather_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const float* weights, QueryState& state) {
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
   for (long e = 0; e < space.columns; e += kAmxSide) {
     const char* a = (const char*)(block.value_columns + e * kKeyBlock);
     float* out = state.output + e * kLanes;
@@ -234,7 +234,7 @@ void bf16_attention(const AttentionArgs& args, long head, long begin, long end, 
   const Bf16Space space(args.head_size);
   const OneHead rows = one_head(args, head);
   const HeadScores scores = head_scores(args.scores, head);
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
   const TilesInUse tiles;
 #endif
   QueryState states[kGroups];

@@ -9,7 +9,7 @@ namespace longspan {
 namespace {
 
 // AMX multiplies pairs so fast that what lies between the products decides, and that is more for bytes.
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
 constexpr bool kInt8AttentionIsFaster = false;
 #else
 constexpr bool kInt8AttentionIsFaster = kDot4;
@@ -17,7 +17,7 @@ constexpr bool kInt8AttentionIsFaster = kDot4;
 
 void attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   if (args.int8) return int8_attention(args, head, begin, end, query0, query1, scratch);
-#ifdef __AVX512BF16__
+#ifdef LONGSPAN_DOT2
   if (args.q.bf16) return bf16_attention(args, head, begin, end, query0, query1, scratch);
 #endif
   widened_attention(args, head, begin, end, query0, query1, scratch);
@@ -25,7 +25,7 @@ void attention(const AttentionArgs& args, long head, long begin, long end, long 
 
 long attention_bytes(long head_size, bool bf16, bool int8) {
   if (int8) return Int8Space(head_size).bytes();
-#ifdef __AVX512BF16__
+#ifdef LONGSPAN_DOT2
   if (bf16) return Bf16Space(head_size).bytes();
 #endif
   return widened_attention_floats(head_size, bf16) * (long)sizeof(float);

@@ -166,7 +166,7 @@ class Int8Block {
 
 // 2^x, relative error 2e-3: for what is rounded to a byte. The polynomial is the minimax fit of 2^f on [0, 1].
 inline V byte_exp2(V x) {
-#ifdef __AVX512F__
+#ifdef LONGSPAN_AVX512
   constexpr int kDown = 9;  // round towards minus infinity, no exceptions
   const V f = (V)_mm512_reduce_ps((__m512)x, kDown);
   const V p = fma(fma(broadcast(3.37189435e-01f), f, broadcast(6.57636276e-01f)), f, broadcast(1.00172476f));

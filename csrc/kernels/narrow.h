@@ -45,7 +45,7 @@ inline V load_elements(const void* data, long index, int n) {
 inline void store_bf16(uint16_t* p, V v, int n) {
   uint16_t words[W];
   uint16_t* at = n == W ? p : words;
-#ifdef __AVX512BF16__
+#ifdef LONGSPAN_DOT2
   _mm256_storeu_si256((__m256i*)at, (__m256i)_mm512_cvtneps_pbh((__m512)v));
 #else
   store_words(at, narrow(v));

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "left.h"
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
 #include "amx.h"
 #endif
 
@@ -14,7 +14,7 @@ constexpr int kChains = 12;  // enough to hide the latency of a multiply-add on 
 // Keeps the compiler from knowing what `v` is.
 template <class Vector>
 inline void hide(Vector& v) {
-#if defined(__AVX512F__)
+#if defined(LONGSPAN_AVX512)
   asm volatile("" : "+v"(v));
 #elif defined(LONGSPAN_X86)
   asm volatile("" : "+x"(v));
@@ -44,7 +44,7 @@ inline void run_chains(long iterations) {
   (void)sink;
 }
 
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
 template <bool bytes>
 inline void multiply_four() {
   tile_multiply<bytes, 0, 4, 6>();
@@ -55,7 +55,7 @@ inline void multiply_four() {
 #endif
 
 double peak(Format format, long iterations) {
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
   if (format != Format::float32) {
     const TilesInUse tiles;
     const bool bytes = format == Format::int8;

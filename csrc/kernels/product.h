@@ -3,7 +3,7 @@
 
 #include "sums.h"
 #include "tile.h"
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
 #include "product_amx.h"
 #endif
 
@@ -13,7 +13,7 @@ namespace {
 constexpr int kTileColumns = kTileVectors * W;
 
 const char* how(Format format) {
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
   if (format != Format::float32) return "AMX tiles";
 #endif
   if (format == Format::bfloat16 && !kDot2) return "register tile, widened to float32";
@@ -54,7 +54,7 @@ template <Format format, class Finish>
 inline void product_as(const Matrix& x, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
                        long column1, void* scratch, Finish finish) {
   const Left<format> left = prepare_left<format>(x, row0, row1, weight, scratch);
-#ifdef __AMX_TILE__
+#ifdef LONGSPAN_AMX
   if constexpr (format != Format::float32)
     return product_amx<format>(left, weight, gain, row0, row1, column0, column1, finish);
 #endif

@@ -38,7 +38,7 @@ struct WordTerms {
 struct PairTerms : WordTerms {
   using Sum = V;
   static constexpr long kLines = kBlock / 2;
-#ifdef __AVX512BF16__
+#ifdef LONGSPAN_DOT2
   static V add(V sum, VI left, VI right) { return dot2(sum, left, right); }
 #endif
 };

@@ -1,5 +1,6 @@
 // What all kernels say about vectors. The tier's own header defines W, V, VI, fma, lesser_or_second, load_n, store_n
-// and more before this one.
+// and more before this one. Kernels ask it what there is, by LONGSPAN_AVX512, LONGSPAN_DOT4, LONGSPAN_DOT2 and LONGSPAN_AMX:
+// the compiler's own macros may name more in the baseline's file, where a user's flags allow it.
 //
 // Everything in kernels/ lives in an anonymous namespace and uses no std:: templates: each tier compiles its own copy
 // with its own instructions, and no copy may leak into another tier at link time.
@@ -55,7 +56,7 @@ inline V upper_half(V v) {
 
 inline float greatest(float a, float b) { return a > b ? a : b; }
 
-#ifndef __AVX512VNNI__
+#ifndef LONGSPAN_DOT4
 // sum + the products of four unsigned bytes with signed ones. Even and odd bytes are multiplied apart, in words: exact, where
 // an instruction for both would saturate.
 inline VI dot4(VI sum, VI left, VI right) {

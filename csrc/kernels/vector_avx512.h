@@ -5,6 +5,17 @@
 
 #include <cstdint>
 
+#define LONGSPAN_AVX512
+#ifdef __AVX512VNNI__
+#define LONGSPAN_DOT4
+#endif
+#ifdef __AVX512BF16__
+#define LONGSPAN_DOT2
+#endif
+#ifdef __AMX_TILE__
+#define LONGSPAN_AMX
+#endif
+
 namespace longspan {
 namespace {
 
@@ -27,7 +38,7 @@ inline V load_n(const float* p, int n) { return (V)_mm512_maskz_loadu_ps(first_l
 inline void store_n(float* p, V v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
 
 // The products are single instructions in asm: as intrinsics in a large tile, GCC 12 spills them.
-#ifdef __AVX512VNNI__
+#ifdef LONGSPAN_DOT4
 constexpr bool kDot4 = true;
 inline VI dot4(VI sum, VI left, VI right) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(left), "v"(right));
@@ -39,7 +50,7 @@ constexpr bool kDot4 = false;
 inline VI multiply_words(VI left, VI right) { return (VI)_mm512_madd_epi16((__m512i)left, (__m512i)right); }
 #endif
 
-#ifdef __AVX512BF16__
+#ifdef LONGSPAN_DOT2
 constexpr bool kDot2 = true;
 inline V dot2(V sum, VI left, VI right) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(left), "v"(right));
