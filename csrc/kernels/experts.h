@@ -21,8 +21,9 @@ inline float greatest_of(const float* x, long size) {
 }
 
 void choose(float* logits, long experts, long chosen, bool normalised) {
-  constexpr float kTaken = -3.0e38f;
-  float weights[1024];  // the bindings allow no more experts
+  constexpr long kMost = 1024;  // the bindings allow no more experts
+  float weights[kMost];
+  bool taken[kMost] = {};
   const V top = broadcast(greatest_of(logits, experts));
   for (long e = 0; e < experts; e += W) {
     const int n = (int)min_long(W, experts - e);
@@ -33,13 +34,13 @@ void choose(float* logits, long experts, long chosen, bool normalised) {
   float kept = 0.0f;
   for (long turn = 0; turn < chosen; turn++) {  // of equal logits the first counts
     long best = 0;
-    for (long e = 1; e < experts; e++) best = logits[e] > logits[best] ? e : best;
-    logits[best] = kTaken;
+    while (taken[best]) best++;
+    for (long e = best + 1; e < experts; e++) best = !taken[e] && logits[e] > logits[best] ? e : best;
+    taken[best] = true;
     kept += weights[best];
-    weights[best] = -weights[best];
   }
-  const float divisor = normalised ? kept : sum;
-  for (long e = 0; e < experts; e++) logits[e] = logits[e] == kTaken ? -weights[e] / divisor : 0.0f;
+  const float divisor = normalised && sum == sum ? kept : sum;  // a NaN among the logits makes all weights NaN
+  for (long e = 0; e < experts; e++) logits[e] = taken[e] ? weights[e] / divisor : 0.0f;
 }
 
 void softmax(float* x, long size, float scale) {
