@@ -148,6 +148,7 @@ class PyProgram {
   std::vector<Floats> run_body(const BatchArrays& arrays, const PackArrays& packs, const BodyLayoutArrays& places, int threads,
                                py::object poll, const std::optional<StagingArrays>& staged, WeightStream* weights) {
     if (program_.is_tail()) reject("this program is a tail");
+    if (program_.instructions.empty()) reject("there is nothing to run");
     if (threads < 1) reject("threads must be at least 1");
     Batch batch = view_batch(arrays, packs, program_);
     std::optional<Staging> staging;

@@ -486,6 +486,13 @@ def test_programs_that_cannot_be(buffers: list[tuple[str, int, str]], output: in
         _csrc.Program(buffers, output, "generic")
 
 
+def test_a_program_without_instructions_is_not_run(run: tuple[Any, Arguments]) -> None:
+    _, arguments = run
+    empty = _csrc.Program([("T", WIDTH, "float32"), ("P", WIDTH, "float32")], -1, "generic")
+    with pytest.raises(ValueError, match="there is nothing to run"):
+        empty.run_body(**{**arguments, "partials": []})
+
+
 def test_a_tail_is_not_run_as_a_body(run: tuple[Any, Arguments]) -> None:
     program, arguments = run
     with pytest.raises(ValueError, match="this program is a tail"):

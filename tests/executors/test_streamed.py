@@ -214,10 +214,13 @@ def test_a_file_that_shrinks_during_a_run(copied: Path, monkeypatch: pytest.Monk
 
 
 def load(stream: _csrc.WeightStream) -> None:
-    """Reads all of it, for a program without instructions."""
+    """Reads all of it, for a program that runs on nothing."""
     nothing, none = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    place = none[:0], 0, 1
-    _csrc.Program([], -1, "generic").run_body(
+    place = none, 64, 1
+    program = _csrc.Program([("T", 16, "float32")], -1, "generic")
+    table = [(np.ones((1, 16), np.float32), "F32")]
+    program.add("embed", {"stage": 0, "out": 0, "tokens": table, "scale": 1.0, "position_offset": 0})
+    program.run_body(
         ids=nothing,
         positions=nothing,
         cu_seqlens=none,
