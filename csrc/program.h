@@ -20,6 +20,7 @@ struct Buffer {
   long width;
   bool bf16;  // bfloat16, else float32
 
+  long row_bytes() const { return width * (bf16 ? 2 : 4); }
   bool operator==(const Buffer& other) const { return rows == other.rows && width == other.width && bf16 == other.bf16; }
 };
 

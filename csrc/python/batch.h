@@ -113,8 +113,11 @@ struct CarriedArrays {
 
 inline const int64_t* view_carried(const CarriedArrays& arrays, const std::vector<Buffer>& buffers) {
   if (static_cast<size_t>(arrays.places.size()) != buffers.size() || arrays.row_bytes < 0) reject("there are no such carried buffers");
+  long most = 0;
+  for (const Buffer& buffer : buffers) most += buffer.rows == Rows::tokens ? buffer.row_bytes() : 0;
+  if (arrays.row_bytes > most) reject("packs carry more than all their buffers hold");
   for (size_t i = 0; i < buffers.size(); i++) {
-    const int64_t place = arrays.places.data()[i], row = buffers[i].width * (buffers[i].bf16 ? 2 : 4);
+    const int64_t place = arrays.places.data()[i], row = buffers[i].row_bytes();
     if (place != -1 && (buffers[i].rows != Rows::tokens || place < 0 || place > arrays.row_bytes - row))
       reject("a carried buffer lies outside its pack's bytes");
   }
@@ -130,12 +133,15 @@ inline char* view_rows(const Bytes& rows, const Batch& batch, long row_bytes) {
   return const_cast<char*>(reinterpret_cast<const char*>(rows.data()));
 }
 
+constexpr long kMostOfArena = 1L << 48;  // bytes or rows: more than any machine has, and sums of a few such still fit
+
 // A layout whose buffers of the given kind lie inside its bytes, but for those that are carried.
 inline Layout view_layout(const LayoutArrays& arrays, const std::vector<Buffer>& buffers, Rows kind, const int64_t* carried = nullptr) {
   if (static_cast<size_t>(arrays.offsets.size()) != buffers.size()) reject("a layout has one offset per buffer");
-  if (arrays.rows < 0 || arrays.bytes < 0 || arrays.bytes % 64) reject("there is no such arena");
+  if (arrays.rows < 0 || arrays.bytes < 0 || arrays.bytes % 64 || arrays.rows > kMostOfArena || arrays.bytes > kMostOfArena)
+    reject("there is no such arena");
   for (size_t i = 0; i < buffers.size(); i++) {
-    const int64_t offset = arrays.offsets.data()[i], row = buffers[i].width * (buffers[i].bf16 ? 2 : 4);
+    const int64_t offset = arrays.offsets.data()[i], row = buffers[i].row_bytes();
     if (carried && carried[i] >= 0) continue;
     if (buffers[i].rows == kind && (offset < 0 || offset % 64 || offset > arrays.bytes || arrays.rows > (arrays.bytes - offset) / row))
       reject("a buffer lies outside its arena");

@@ -117,6 +117,9 @@ LIMITS = {
     "partials": [],
     "tile": (np.zeros(2, np.int64), 0, 0),
     "pack": (np.zeros(2, np.int64), 2**40, 2**62),
+    "pack bytes": (np.zeros(2, np.int64), 2**62, 64),
+    "pack rows": (np.zeros(2, np.int64), 0, 2**62),
+    "tile bytes": (np.zeros(2, np.int64), 2**62, 0),
     "pack offset": (np.array([64, 0], np.int64), 64 * WIDTH * 4, 64),
     "pack below": (np.array([-64, 0], np.int64), 2**20, 64),
     "pack unaligned": (np.array([4, 0], np.int64), 2**20, 64),
@@ -172,6 +175,9 @@ def test_rows_that_packs_cannot_carry(run: tuple[Any, Arguments], how: str) -> N
         program.run_body(**with_(arguments, "staging", staging_of(changed.get(how, rows))))
     with pytest.raises(ValueError, match="a carried buffer lies outside its pack's bytes"):
         program.run_body(**with_(arguments, "staging", staging_of(rows, np.array([4, -1], np.int64))))
+    for row_bytes in (WIDTH * 4 + 1, 2**58, 2**62):  # 64 times either is none, or below it
+        with pytest.raises(ValueError, match="packs carry more than all their buffers hold"):
+            program.run_body(**with_(arguments, "staging", staging_of(rows, row_bytes=row_bytes)))
 
 
 def test_what_all_threads_run_is_not_watched_in_place() -> None:
