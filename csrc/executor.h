@@ -98,7 +98,7 @@ class Executor {
   void drop_arena() { arena_.release(); }
 
   // Fills batch.partials[i].data. Returns false if the poll asked to stop, or the stream has an error. Watches, one a thread
-  // or null, see the packs that threads run by themselves; these then write nothing to `Staging::rows`. Without staging,
+  // and prepared, or null, see the packs that threads run by themselves; these then write nothing to `Staging::rows`. Without staging,
   // packs go through the whole program one by one, with all weights in memory.
   bool run_body(const Batch& batch, const Layouts& layouts, int threads, Poll poll, Watch* watches, const Staging* staging);
 

@@ -36,6 +36,11 @@ void each_row(const std::vector<SourcePart>& parts, long k, Visit visit) {
 }  // namespace
 
 void Program::take(Program&& other) {
+  const auto make_room = [](const auto& from, auto& to) { to.reserve(to.size() + from.size()); };
+  make_room(other.instructions, instructions);
+  make_room(other.stages, stages);
+  make_room(other.storage, storage);
+  make_room(other.table_files, table_files);
   const auto move = [](auto& from, auto& to) {
     std::move(from.begin(), from.end(), std::back_inserter(to));
     from.clear();

@@ -170,7 +170,8 @@ struct Program {
   bool is_tail() const { return output != kNoBuffer; }
   long width(int buffer) const { return buffers[buffer].width; }
 
-  // Moves the instructions of a program over the same buffers, with their weights and tables, behind these.
+  // Moves the instructions of a program over the same buffers, with their weights and tables, behind these. Where there is
+  // no memory for that, both stay as they are.
   void take(Program&& other);
 };
 

@@ -7,15 +7,26 @@
 
 #include "kernels/half.h"
 #include "kernels/table.h"
+#include "program.h"
 
 namespace longspan {
 
 // One thread's; what several saw is put together afterwards.
 class Watch {
  public:
+  // Makes room for the program's products before a run, in which nothing is allocated; what was seen stays.
+  void prepare(const Program& program) {
+    for (const Instruction& instruction : program.instructions)
+      each_matrix(instruction, [&](const char*, const std::vector<Panels>& matrices) {
+        for (const Panels& weight : matrices) most_[weight.data].resize(weight.k);
+      });
+  }
+
+  // Raises what reaches farther; other products than those are passed over.
   void see(const Panels& weight, const Matrix& x, long rows) {
-    std::vector<float>& most = most_[weight.data];
-    most.resize(weight.k);
+    const auto found = most_.find(weight.data);
+    if (found == most_.end()) return;
+    std::vector<float>& most = found->second;
     for (long row = 0; row < rows; row++) {
       if (x.bf16) raise(most.data(), weight.k, [values = x.bf16_row(row)](long i) { return from_bfloat16(values[i]); });
       else raise(most.data(), weight.k, [values = x.row(row)](long i) { return values[i]; });

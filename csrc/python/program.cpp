@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 
 #include "../executor.h"
@@ -30,18 +32,40 @@ namespace {
 // A signal handler or a progress bar runs inside a run and must not start another: it would wait for itself.
 class OneAtATime {
  public:
-  OneAtATime() {
-    const uint64_t now = fork_generation() + 1;
-    if (busy_ == now) throw std::runtime_error("an encoder was called from inside a running call, by a signal handler or a callback");
-    busy_ = now;
+  // `mutex` is the program's.
+  explicit OneAtATime(const ForkSafeMutex& mutex) {
+    if (busy()) refuse();
+    busy_ = fork_generation() + 1;
+    held_ = &mutex;
   }
   ~OneAtATime() { busy_ = 0; }
 
+  // For what may be done inside a run, but not to the program that runs.
+  static void check_is_outside(const ForkSafeMutex& mutex) {
+    if (busy() && held_ == &mutex) refuse();
+  }
+
  private:
+  static bool busy() { return busy_ == fork_generation() + 1; }
+  [[noreturn]] static void refuse() {
+    throw std::runtime_error("an encoder was called from inside a running call, by a signal handler or a callback");
+  }
+
   static thread_local uint64_t busy_;  // 1 + the generation of the process that runs; 0: none does
+  static thread_local const ForkSafeMutex* held_;
 };
 
 thread_local uint64_t OneAtATime::busy_ = 0;
+thread_local const ForkSafeMutex* OneAtATime::held_ = nullptr;
+
+using Turn = std::unique_lock<ForkSafeMutex>;
+
+// To change a program: its run is waited for, without the GIL, which the run's poll wants. Then both are held.
+Turn turn_of(ForkSafeMutex& mutex) {
+  OneAtATime::check_is_outside(mutex);
+  const WithoutGil nogil;
+  return Turn(mutex);
+}
 
 constexpr long kMostColumns = 1L << 32;  // of a buffer
 
@@ -65,6 +89,7 @@ class PyProgram {
 
   // Appends an instruction and packs its weights, which the caller may give up afterwards.
   void add(const std::string& op, const py::dict& fields) {
+    const Turn turn = turn_of(mutex_);
     const long stage = fields["stage"].cast<long>();
     if (!program_.stages.empty() && stage < program_.stages.back()) reject("stages run backwards");
     const FloatMode mode;
@@ -74,12 +99,16 @@ class PyProgram {
 
   // Moves the instructions of another program over the same buffers, with their weights, behind these.
   void take(PyProgram& other) {
+    if (&other == this) reject("the other program is not of this one's kind");
+    const bool in_order = std::less<>()(this, &other);  // two that take each other do not wait for each other
+    const Turn first = turn_of((in_order ? *this : other).mutex_), second = turn_of((in_order ? other : *this).mutex_);
     const Program& given = other.program_;
     const bool after = program_.stages.empty() || given.stages.empty() || program_.stages.back() <= given.stages.front();
-    if (&other == this || given.kernels != program_.kernels || given.output != program_.output || given.buffers != program_.buffers)
+    if (given.kernels != program_.kernels || given.output != program_.output || given.buffers != program_.buffers)
       reject("the other program is not of this one's kind");
     if (!after) reject("stages run backwards");
     if (given.tasks && program_.tasks && given.tasks != program_.tasks) reject("the other program is for another number of tasks");
+    kept_.reserve(kept_.size() + other.kept_.size());
     program_.take(std::move(other.program_));
     std::move(other.kept_.begin(), other.kept_.end(), std::back_inserter(kept_));
     other.kept_.clear();
@@ -87,8 +116,9 @@ class PyProgram {
 
   // Says that rows of an array are to be read from a file, where it begins at an offset.
   void add_table_file(const py::array& array, int file, long offset) {
-    program_.table_files.emplace_back(array.data(), static_cast<size_t>(array.nbytes()), file, offset);
+    const Turn turn = turn_of(mutex_);
     kept_.push_back(array);
+    program_.table_files.emplace_back(array.data(), static_cast<size_t>(array.nbytes()), file, offset);
   }
 
   // What instruction number `index` multiplies with, as arrays; see `longspan::panels_of`.
@@ -106,10 +136,14 @@ class PyProgram {
   }
 
   // From now on threads note how far the inputs of products reach in the packs that they run alone.
-  void watch() { watching_ = true; }
+  void watch() {
+    const Turn turn = turn_of(mutex_);
+    watching_ = true;
+  }
 
   // For each instruction, by the name of the weight, what was seen: [experts, k], or [1, k]; zero where nothing was.
-  std::vector<std::map<std::string, Floats>> watched() const {
+  std::vector<std::map<std::string, Floats>> watched() {
+    const Turn turn = turn_of(mutex_);
     std::vector<std::map<std::string, Floats>> found;
     for (const Instruction& instruction : program_.instructions) {
       auto& own = found.emplace_back();
@@ -126,6 +160,7 @@ class PyProgram {
 
   // Whether attention multiplies bytes from now on, where it does not turn queries and keys itself.
   void attend_in_int8(bool int8) {
+    const Turn turn = turn_of(mutex_);
     for (Instruction& instruction : program_.instructions)
       if (auto* op = std::get_if<Attention>(&instruction)) op->int8 = int8 && op->rope == kNone;
   }
@@ -133,9 +168,9 @@ class PyProgram {
   size_t arena_bytes() const { return executor_.arena_bytes(); }
 
   void drop_arena() {
-    const OneAtATime once;
+    const OneAtATime once(mutex_);
     const WithoutGil nogil;
-    std::lock_guard<ForkSafeMutex> turn(mutex_);
+    const Turn turn(mutex_);
     executor_.drop_arena();
   }
 
@@ -150,22 +185,25 @@ class PyProgram {
     if (program_.is_tail()) reject("this program is a tail");
     if (program_.instructions.empty()) reject("there is nothing to run");
     if (threads < 1) reject("threads must be at least 1");
+    const bool watching = watching_;
+    const size_t checked = program_.instructions.size();
     Batch batch = view_batch(arrays, packs, program_);
     std::optional<Staging> staging;
-    if (staged) staging.emplace(view_staging(*staged, batch, program_, watching_));
+    if (staged) staging.emplace(view_staging(*staged, batch, program_, watching));
     const Layouts layouts = view_layouts(places, batch, program_, staging ? staging->carried : nullptr);
     std::vector<Floats> results = make_results(arrays, batch);
     std::atomic<bool> rows_missing = false;
     batch.rows_missing = &rows_missing;
     PythonPoll python(std::move(poll));
     bool finished;
-    const OneAtATime once;
+    const OneAtATime once(mutex_);
     {
       const WithoutGil nogil;
-      std::lock_guard<ForkSafeMutex> turn(mutex_);
-      if (watching_ && watches_.size() < static_cast<size_t>(threads)) watches_.resize(threads);
+      const Turn turn(mutex_);
+      check_unchanged(checked);
+      if (watching) prepare_watches(threads);
       finished = (!weights || weights->load([](void* asked) { return PythonPoll::ask(asked, 0); }, &python)) &&
-                 executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watching_ ? watches_.data() : nullptr,
+                 executor_.run_body(batch, layouts, threads, {PythonPoll::ask, &python}, watching ? watches_.data() : nullptr,
                                      staging ? &*staging : nullptr);
     }
     if (!finished) {
@@ -192,18 +230,30 @@ class PyProgram {
       offsets.push_back(cu_vectors[i].data());
     }
     check_combines(data, views, program_);
+    const size_t checked = program_.instructions.size();
     Floats vectors({count, program_.width(program_.output)});
     const Layout view = view_layout(layout, program_.buffers, Rows::vectors);
     if (threads < 1 || view.rows < 1) reject("threads and rows must be at least 1");
-    const OneAtATime once;
+    const OneAtATime once(mutex_);
     float* out = vectors.mutable_data();
     const WithoutGil nogil;
-    std::lock_guard<ForkSafeMutex> turn(mutex_);
+    const Turn turn(mutex_);
+    check_unchanged(checked);
     executor_.run_tail(views, offsets, count, view, threads, out);
     return vectors;
   }
 
  private:
+  // A run checks its arguments before it waits for its turn, and others may have theirs in between.
+  void check_unchanged(size_t instructions) const {
+    if (program_.instructions.size() != instructions) throw std::runtime_error("the program was changed before its run began");
+  }
+
+  void prepare_watches(int threads) {
+    if (watches_.size() < static_cast<size_t>(threads)) watches_.resize(threads);
+    for (Watch& watch : watches_) watch.prepare(program_);
+  }
+
   // Room for what is pooled, which the batch's partials point to.
   std::vector<Floats> make_results(const BatchArrays& arrays, Batch& batch) const {
     std::vector<Floats> results;

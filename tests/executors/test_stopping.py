@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from longspan import _csrc
 from longspan.batch import PackedBatch
 from longspan.executors.cpu import CpuExecutor
 from longspan.program.instructions import Embed, Instruction, Linear, Pool
@@ -99,3 +101,49 @@ def test_among_packs_without_tokens() -> None:
     thread.join(60)
     assert not thread.is_alive()
     assert not failures
+
+
+def test_changes_wait_for_the_run() -> None:
+    """Of a program that another thread runs; inside its own run, where the wait would have no end, they are refused."""
+    executor: Any = executor_of(attend, 2)
+    program, batch, waited = executor._program, long_text(4000), list[bool]()
+    (expected,) = executor.run_body(long_text(100))
+    changes: list[Callable[[], Any]] = [
+        lambda: program.attend_in_int8(False),
+        program.watched,
+        lambda: program.add("pool", {"stage": 0}),  # refused, when it is its turn
+        lambda: program.take(program_like(executor)),
+    ]
+
+    def change(one: Callable[[], Any]) -> None:
+        with contextlib.suppress(ValueError):
+            one()
+
+    threads = [threading.Thread(target=change, args=(one,), daemon=True) for one in changes]
+
+    def poll(_: int) -> None:
+        if not waited:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(0.05)
+                waited.append(thread.is_alive())
+            for one in changes:
+                with pytest.raises(RuntimeError, match="called from inside a running call"):
+                    one()
+
+    while not waited and batch.tokens < 300_000:
+        batch = long_text(2 * batch.tokens)
+        executor.run_body(batch, poll=poll)
+    assert waited == [True] * len(changes)
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    (again,) = executor.run_body(long_text(100))
+    assert again.tobytes() == expected.tobytes()
+
+
+def program_like(executor: CpuExecutor) -> _csrc.Program:
+    """A program without instructions over the buffers of an executor's body."""
+    buffers = [(buffer.rows.value, buffer.width, buffer.dtype) for buffer in executor.body.buffers]
+    return _csrc.Program(buffers, -1, executor.isa)
