@@ -45,7 +45,7 @@ bool amx_allowed() {
 #endif
 
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
-std::vector<const Kernels*> supported() {
+std::vector<const Kernels*> ask_the_processor() {
   std::vector<const Kernels*> tiers{&kGeneric};
 #ifdef LONGSPAN_X86
   __builtin_cpu_init();
@@ -66,6 +66,12 @@ std::vector<const Kernels*> supported() {
     }
   }
 #endif
+  return tiers;
+}
+
+// In a virtual machine each question takes some tens of microseconds: it is asked once.
+const std::vector<const Kernels*>& supported() {
+  static const std::vector<const Kernels*> tiers = ask_the_processor();
   return tiers;
 }
 

@@ -80,8 +80,8 @@ Panels pack_bfloat16(Program& program, const std::vector<SourcePart>& parts, lon
 // Raises each to a share of their mean: what samples show of a column that they hardly reach is no measure of it.
 void at_least_a_share_of_the_mean(std::vector<float>& reach) {
   constexpr float kShare = 0.25f;
-  float sum = 0;
-  for (const float most : reach) sum += most;
+  float sum = 0;  // without columns that reached infinity, which stay as they are
+  for (const float most : reach) sum += std::isfinite(most) ? most : 0;
   for (float& most : reach) most = std::max(most, kShare * sum / static_cast<float>(reach.size()));
 }
 

@@ -29,7 +29,7 @@ PRELUDE = """
     folder, memory, source = sys.argv[1:]
     text = Path(source).read_text(encoding="utf-8")
     texts = text.split("\\n\\n")
-    encoder = None
+    encoder, weights = None, "auto"
 
     def at_once(calls):
         found = [None] * len(calls)
@@ -54,7 +54,7 @@ PRELUDE = """
         global encoder
         found = {}
         try:
-            encoder = Encoder(folder, device="cpu", threads=2, memory=memory or None)
+            encoder = Encoder(folder, device="cpu", threads=2, memory=memory or None, weights=weights)
             found["bits"] = hashlib.sha256(np.asarray(work()).tobytes()).hexdigest()
         except MemoryCeilingError as error:
             found.update(smallest=error.smallest, error=str(error))
@@ -142,11 +142,12 @@ def test_weights_behind_the_pooling(saved: Path, source: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_what_fits_still_fits_with_more(minilm: Path, source: Path) -> None:
-    """From the lowest ceiling that does, all higher ones do: whether weights go to a file or stay."""
+@pytest.mark.parametrize("weights", ["auto", "int8"])
+def test_what_fits_still_fits_with_more(minilm: Path, source: Path, weights: str) -> None:
+    """From the lowest ceiling that does, all higher ones do: whether weights go to a file or stay, smoothed or not."""
     fits = []
     for memory in range(80, 150, 10):
-        found = below(minilm, f"{memory}MiB", source, WORKS["texts"])
+        found = below(minilm, f"{memory}MiB", source, f"weights = {weights!r}\n" + WORKS["texts"])
         assert found["peak"] <= memory * MIB
         fits.append("bits" in found)
     assert fits == sorted(fits)

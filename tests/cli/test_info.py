@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from longspan import Encoder, _csrc
+from longspan.checkpoint.panels import panel_file
+from longspan.checkpoint.tensors import Tensors
 
 Run = Callable[..., Any]
 
@@ -91,12 +93,22 @@ def test_lines(longspan: Run, tiny: Path) -> None:
     assert "tail: 2 instructions" in listing
 
 
-def test_narrow_weights(longspan: Run, tiny: Path, tmp_path: Path) -> None:
-    Encoder(tiny, weights="int8").save(tmp_path / "saved")
-    report = json.loads(longspan("info", tmp_path / "saved", "--json").out)
-    runs = {entry["op"]: entry["runs"].partition(":")[0] for entry in report["instructions"]}
-    assert report["model"]["weights"] == "int8"
-    assert (runs["mlp"], runs["norm"]) == ("C++ int8", "C++ float32")
-    faster = _csrc.int8_attention_is_faster(report["machine"]["tier"])
-    assert runs["attention"] == ("C++ int8 if the sample texts bear it, else bfloat16" if faster else "C++ bfloat16")
+@pytest.mark.parametrize("tier", _csrc.tiers())
+def test_narrow_weights(longspan: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str) -> None:
+    monkeypatch.setenv("LONGSPAN_ISA", tier)
+    encoder = Encoder(tiny, weights="int8")
+    encoder.save(tmp_path / "saved")
+
+    def runs(folder: Path) -> dict[str, str]:
+        report = json.loads(longspan("info", folder, "--weights", "int8", "--json").out)
+        assert report["model"]["weights"] == "int8"
+        return {entry["op"]: entry["runs"].partition(":")[0] for entry in report["instructions"]}
+
+    assert (runs(tiny)["mlp"], runs(tiny)["norm"]) == ("C++ int8", "C++ float32")
+    faster = _csrc.int8_attention_is_faster(tier)
+    before = "C++ int8 if the sample texts bear it, else bfloat16" if faster else "C++ bfloat16"
+    assert runs(tiny)["attention"] == before
+    held = panel_file(Tensors.open(tmp_path / "saved").values())
+    assert held is not None
+    assert runs(tmp_path / "saved")["attention"] == ("C++ int8" if faster and held.int8_attention else "C++ bfloat16")
     assert json.loads(longspan("info", tiny, "--json").out)["model"]["weights"] == "float32"

@@ -398,9 +398,6 @@ def add_instruction(op: str, fields: Arguments, tail: bool) -> None:
     program.add(op, {"stage": 0, **fields})
 
 
-NAMES = ("x", "out", "q", "k", "v", "hidden", "logits", "gathered", "sums", "scores", "factor", "residual", "partials")
-"""Fields that are buffers."""
-
 EACH = [(op, tail) for tail in (False, True) for op in instructions(tail)]
 each_instruction = pytest.mark.parametrize(("op", "tail"), EACH)
 

@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     tasks = [task for task in routing.recipes.tasks if task is not None]
     model = {**_model(folder, pipeline, programs), "tasks": tasks, "weights": weights}
     about = {"model": model, "machine": _machine(args.threads)}
-    instructions = list(_instructions(programs, weights, about["machine"]))
+    int8_attention = None if held is None else _int8_attention(folder)
+    instructions = list(_instructions(programs, weights, about["machine"], int8_attention))
     listings = [format_program(program) for program in programs] if args.program else []
     if args.json:
         show_json({**about, "instructions": instructions, **({"programs": listings} if listings else {})})
@@ -147,7 +148,18 @@ def _schedule(threads: int) -> str:
     return f"{own}, a thread each; all threads together where texts have {LONG_SEGMENT} tokens or packs are too few"
 
 
-def _instructions(programs: list[Program], weights: Format, machine: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _int8_attention(folder: Path) -> bool:
+    """Whether a saved folder says that its model bears attention over bytes."""
+    from ..checkpoint.panels import panel_file
+    from ..checkpoint.tensors import Tensors
+
+    panels = panel_file(Tensors.open(folder).values())
+    return panels is not None and panels.int8_attention
+
+
+def _instructions(
+    programs: list[Program], weights: Format, machine: Mapping[str, Any], int8_attention: bool | None
+) -> Iterator[dict[str, Any]]:
     """One entry per kind of instruction and program: how often it occurs, its weights, what runs it."""
     device = machine["device"]
     for name, program in zip(("body", "tail"), programs, strict=True):
@@ -158,12 +170,16 @@ def _instructions(programs: list[Program], weights: Format, machine: Mapping[str
                 "op": op,
                 "count": len(steps),
                 "weights": sum(weight.size for step in steps for weight in step.weights),
-                "runs": _runs(steps[0], weights, machine["tier"]) if device == "cpu" else f"torch on {device}",
+                "runs": (
+                    _runs(steps[0], weights, machine["tier"], int8_attention)
+                    if device == "cpu"
+                    else f"torch on {device}"
+                ),
             }
 
 
-def _runs(step: Instruction, weights: Format, tier: str) -> str:
-    """What an instruction calculates in on the CPU, and how."""
+def _runs(step: Instruction, weights: Format, tier: str, int8_attention: bool | None) -> str:
+    """What an instruction calculates in on the CPU, and how; of int8 attention what a saved folder says, or None."""
     from .. import _csrc
     from ..program.formats import Product
     from ..program.instructions import Attention
@@ -173,8 +189,11 @@ def _runs(step: Instruction, weights: Format, tier: str) -> str:
         return f"C++ float32: {text}"
     if not isinstance(step, Attention):
         return f"C++ {step.format}: {text}, {_csrc.how_products_run(tier, step.format)}"
-    if weights == "int8" and step.rope is None and _csrc.int8_attention_is_faster(tier):
+    faster = weights == "int8" and step.rope is None and _csrc.int8_attention_is_faster(tier)
+    if faster and int8_attention is None:
         return f"C++ int8 if the sample texts bear it, else {step.q.dtype}: {text}"
+    if faster and int8_attention:
+        return f"C++ int8: {text}"
     wanted = step.q.dtype
     return f"C++ {wanted}: {text}, {_csrc.how_products_run(tier, wanted)}"
 

@@ -143,11 +143,11 @@ class CpuExecutor:
         held = panel_file(tensors.values())
         walk = None
         if self.format == "int8" and samples is not None and held is None:
-            way = Way() if ceiling is None else Way(pack_tokens=SMALL_PACK_TOKENS)
-            walk = SampleWalk(self._runner, samples(), way, self.threads)
+            way, threads = (Way(), self.threads) if ceiling is None else (Way(pack_tokens=SMALL_PACK_TOKENS), 1)
+            walk = SampleWalk(self._runner, samples(), way, threads)
         mapped = ceiling is None
         stages = packed_stages(self.body, tensors, self._isa, walk, tables_mapped=mapped)
-        loading = source_bytes(self.body, tensors) + (0 if walk is None else walk.bytes)
+        loading = source_bytes(self.body, tensors) + (0 if walk is None else walk.bytes) + GROWTH
         self._streamed = None if ceiling is None else self._in_a_file(tensors, ceiling, longest, loading, stages)
         if self._streamed is None:
             self._program = joined(self.body, self._isa, stages)

@@ -87,7 +87,7 @@ class BodyRunner:
             batch: the packed texts; of the partials those that the stage pools.
             way: how.
             threads: how many run it.
-            rows: `carried_bytes`, 64 bytes aligned: what packs bring from the stages before, and what they leave for
+            rows: the first of `staged_bytes`, 64 bytes aligned: what packs bring from the stages before, and leave for
                 those after it. Left as it is where the stage is watched.
         """
         carried = self.layouts.carried
@@ -96,10 +96,14 @@ class BodyRunner:
             staging = carried.places, carried.row_bytes, rows, None, 0
             return tuple(stage.run_body(**arguments, poll=checked, staging=staging, weights=None))
 
-    def carried_bytes(self, batch: PackedBatch, way: Way, threads: int) -> int:
-        """What the packs of a batch carry from stage to stage."""
+    def staged_bytes(self, batch: PackedBatch, way: Way, threads: int) -> tuple[int, int]:
+        """What the packs of a batch carry from stage to stage, and what each thread takes besides."""
         packs = make_packs(batch.cu_seqlens, threads, way.schedule, way.pack_tokens)
-        return self.layouts.carried.bytes(np.diff(batch.cu_seqlens[packs.segments]))
+        tokens = np.diff(batch.cu_seqlens[packs.segments])
+        carried = self.layouts.carried
+        trial = carried.bytes(tokens.max(initial=0, keepdims=True))  # a copy of what its pack carries
+        lane = self.layouts.tokens(int(tokens.max(initial=0)), staged=True)[1] + self.layouts.tile(way.tile_rows)[1]
+        return carried.bytes(tokens), trial + lane
 
     def growth(self, cu_seqlens: Int64) -> int:
         """Bytes of the rotary tables that a batch of these segments makes anew."""
@@ -142,7 +146,7 @@ class BodyRunner:
             yield checked
         except _csrc.StreamError as error:
             self._unchanged.check()
-            raise CheckpointError(f"{', '.join(names)} changed after the model was loaded: {error}.") from error
+            raise CheckpointError(f"{', '.join(sorted(names))} changed after the model was loaded: {error}.") from error
 
 
 def _files(body: Program, tensors: Mapping[str, TensorView]) -> Iterator[Path]:

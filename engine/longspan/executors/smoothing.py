@@ -25,15 +25,16 @@ class SampleWalk:
         threads: how many run them, each on packs of its own.
 
     Attributes:
-        bytes: what the batch takes between two stages.
+        bytes: what the batch takes while it is on its way, but for scratch of products.
         pooled: what the batch pools to, one array per pooling, once it is through.
     """
 
     def __init__(self, runner: BodyRunner, batch: PackedBatch, way: Way, threads: int) -> None:
         self._runner, self._batch = runner, batch
         self._way, self._threads = replace(way, schedule="packs"), threads
-        self.bytes = runner.carried_bytes(batch, self._way, threads)
-        self._rows = np.frombuffer(mmap.mmap(-1, max(self.bytes, 1)), np.uint8)  # takes no memory before it is written
+        carried, lane = runner.staged_bytes(batch, self._way, threads)
+        self.bytes = carried + threads * lane
+        self._rows = np.frombuffer(mmap.mmap(-1, max(carried, 1)), np.uint8)  # takes no memory before it is written
         self.pooled: tuple[Float32, ...] = ()
 
     def watch(self, stage: _csrc.Program, *, pools: bool) -> Sequence[Inputs]:
