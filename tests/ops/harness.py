@@ -102,6 +102,11 @@ def view(name: str, values: Array, dtype: str = "F32") -> TensorView:
     return TensorView(name, dtype, data.shape, mapped, Path("memory"), memory, 0)
 
 
+def floats(*shape: int) -> list[tuple[Array, str]]:
+    """Ones as the parts of a weight that `_csrc` takes."""
+    return [(np.ones(shape, np.float32), "F32")]
+
+
 def tokens_buffer(name: str, width: int) -> Buffer:
     """A buffer [T, width]."""
     return Buffer(name, Rows.TOKENS, width)
