@@ -36,8 +36,16 @@ inline void finish_columns(Corner corner, typename Sums<format>::Column sums, lo
 }
 
 template <Activation activation>
-void linear_as(const LinearArgs& args, long row0, long row1, long column0, long column1, void* scratch) {
-  product(args.x, args.weight, args.gain, row0, row1, column0, column1, scratch, [&]<Format format>(const Sums<format>& sums) {
+struct LinearFinish {
+  const LinearArgs& args;
+
+  void expect(long row, long rows, long column, long columns) const {
+    fetch(args.out.from(row, column), rows, columns);
+    if (args.residual.data != args.out.data) fetch(args.residual.from(row, column), rows, columns);
+  }
+
+  template <Format format>
+  void operator()(const Sums<format>& sums) const {
     const auto corner = [&](long j) {
       const long row = sums.row, column = sums.column + j;
       return Corner{args.out.from(row, column), args.factor.from(row, column), args.residual.from(row, column)};
@@ -47,7 +55,12 @@ void linear_as(const LinearArgs& args, long row0, long row1, long column0, long 
       finish_pair<activation, format>(corner(j), sums.at(j), sums.at(j + W), sums.rows);
     for (; j < sums.columns; j += W)
       finish_columns<activation, format>(corner(j), sums.at(j), sums.rows, (int)min_long(W, sums.columns - j));
-  });
+  }
+};
+
+template <Activation activation>
+void linear_as(const LinearArgs& args, long row0, long row1, long column0, long column1, void* scratch) {
+  product(args.x, args.weight, args.gain, row0, row1, column0, column1, scratch, LinearFinish<activation>{args});
 }
 
 void linear(const LinearArgs& args, long row0, long row1, long column0, long column1, void* scratch) {
@@ -76,13 +89,26 @@ inline void finish_head_columns(typename Sums<format>::Column values, long rows,
   for (long i = 0; i < rows; i++) store_to(slot, i, 0, upper ? upper_half(values.value(i)) : values.value(i), n);
 }
 
-void qkv(const QkvArgs& args, long row0, long row1, long column0, long column1, void* scratch) {
-  product(args.x, args.weight, args.gain, row0, row1, column0, column1, scratch, [&]<Format format>(const Sums<format>& sums) {
-    const int run = args.head_size % W == 0 || W < 8 ? W : 8;
+struct QkvFinish {
+  const QkvArgs& args;
+
+  // Columns that stay within a vector and a head.
+  int run() const { return args.head_size % W == 0 || W < 8 ? W : 8; }
+
+  void expect(long row, long rows, long column, long columns) const {
+    for (long j = 0; j < columns; j += run()) fetch(head_slot(args, row, column + j), rows, run());
+  }
+
+  template <Format format>
+  void operator()(const Sums<format>& sums) const {
     for (long j = 0; j < sums.columns; j += W)
-      for (long part = 0; part < W && j + part < sums.columns; part += run)
-        finish_head_columns<format>(sums.at(j), sums.rows, head_slot(args, sums.row, sums.column + j + part), run, part > 0);
-  });
+      for (long part = 0; part < W && j + part < sums.columns; part += run())
+        finish_head_columns<format>(sums.at(j), sums.rows, head_slot(args, sums.row, sums.column + j + part), run(), part > 0);
+  }
+};
+
+void qkv(const QkvArgs& args, long row0, long row1, long column0, long column1, void* scratch) {
+  product(args.x, args.weight, args.gain, row0, row1, column0, column1, scratch, QkvFinish{args});
 }
 
 }  // namespace

@@ -57,6 +57,15 @@ inline V load_from(const Matrix& m, long row, long column, int n) {
   return m.bf16 ? load_bf16(m.bf16_row(row) + column, n) : load_some(m.row(row) + column, n);
 }
 
+// Has the corner of a matrix brought into the near cache. Nothing if it is null.
+inline void fetch(const Matrix& m, long rows, long columns) {
+  if (!m.data) return;
+  const long element = m.bf16 ? 2 : 4;
+  for (long row = 0; row < rows; row++)
+    for (long byte = 0; byte < columns * element; byte += kLineBytes)
+      __builtin_prefetch((const char*)m.data + row * m.stride * element + byte, 1);
+}
+
 inline void store_to(const Matrix& m, long row, long column, V v, int n) {
   if (m.bf16) store_bf16(m.bf16_row(row) + column, v, n);
   else store_some(m.row(row) + column, v, n);

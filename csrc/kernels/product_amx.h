@@ -72,7 +72,7 @@ inline const float* block_gain(const Gain& gain, long row0, int rows, long colum
 // A block's sums are finished while the tiles already work on the next.
 template <Format format, class Finish>
 inline void product_amx(const Left<format>& left, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
-                        long column1, Finish& finish) {
+                        long column1, const Finish& finish) {
   constexpr bool bytes = format == Format::int8;
   const TilesInUse tiles;
   alignas(64) float sums[2][kAmxSide * kAmxSide], gained[kAmxSide * kAmxSide];
@@ -95,6 +95,7 @@ inline void product_amx(const Left<format>& left, const Panels& weight, const Ga
     for (long row = row0; row < row1; row += kAmxSide, turn ^= 1) {
       const char* a = (const char*)left.data + (row - row0) * stride;
       const bool both_rows = row1 - row > 16;
+      finish.expect(row, min_long(kAmxSide, row1 - row), column, min_long(kAmxSide, column1 - column));
       if (both_rows && both_columns) block.template operator()<true, true>(a, b);
       else if (both_columns) block.template operator()<false, true>(a, b);
       else if (both_rows) block.template operator()<true, false>(a, b);
