@@ -91,35 +91,77 @@ struct RowRange {
   }
 };
 
-// Rounds `x`, one row of k columns, to codes from 0 to 255 between its least and its greatest component, zero among them
-// and exact. A row with a NaN or an infinity is worth NaN. Zeros up to `padded`. Columns are multiplied by `smooth` first.
+// A row of k columns as codes from 0 to 255 between its least and its greatest component, zero among them and exact. Columns
+// are multiplied by `smooth` first. A row with a NaN or an infinity is worth NaN.
 template <bool smoothed, bool bf16>
-inline RowScale quantise_row(Matrix x, const float* smooth, long k, long padded, uint8_t* out) {
-  const auto take = [&](long i, int n) {
-    const V v = bf16 ? load_bf16(x.bf16_row(0) + i, n) : load_some(x.data + i, n);
-    return smoothed ? v * load(smooth + i) : v;
-  };
-  RowRange range, ranges[3];  // chains enough to hide their latency
-  long i = 0;
-  for (; i + 4 * W <= k; i += 4 * W) {
-    range.add(take(i, W));
-#pragma GCC unroll 3
-    for (int j = 0; j < 3; j++) ranges[j].add(take(i + (j + 1) * W, W));
+class CodedRow {
+ public:
+  CodedRow(const Matrix& x, const float* smooth, long k) : x_(x), smooth_(smooth), k_(k) {
+    const RowRange range = range_of_all();
+    const float least = min_lanes(range.low), most = max_lanes(range.high);
+    step_ = greatest(most * kStep - least * kStep, 1e-30f);
+    inverse_ = 1.0f / step_;
+    offset_ = (kNudge - least * inverse_) + kMagic;
+    poison_ = sum_lanes(range.poison);
   }
-  for (; i + W <= k; i += W) range.add(take(i, W));
-  if (i < k) range.add(take(i, (int)(k - i)));
+
+  RowScale scale() const { return {step_ + poison_, kMagic - offset_}; }
+
+  // Zeros up to `padded`. The row after the next is fetched meanwhile.
+  void store(long padded, uint8_t* out) const {
+    const auto code = [&](V v) { return (VI)fma(v, broadcast(inverse_), broadcast(offset_)); };
+    long i = 0;
+    for (; i + W <= k_; i += W) {
+      __builtin_prefetch(x_.from(2, i).data);
+      store_some_bytes(out + i, code(take(i, W)), W);
+    }
+    if (i < k_) store_some_bytes(out + i, code(take(i, (int)(k_ - i))), (int)(k_ - i));
+    if (k_ < padded) __builtin_memset(out + k_, 0, padded - k_);
+  }
+
+ private:
+  // No code is beyond 0 or 255, however its zero is rounded: zero is moved up by more than the terms' rounding errors, and
+  // the steps are longer by more than that.
+  static constexpr float kNudge = 0x1p-10f, kStep = (1 + 0x1p-17f) / 255;
+
+  Matrix x_;
+  const float* smooth_;
+  long k_;
+  float step_, inverse_, offset_, poison_;
+
+  V take(long i, int n) const {
+    const V v = bf16 ? load_bf16(x_.bf16_row(0) + i, n) : load_some(x_.data + i, n);
+    return smoothed ? v * load(smooth_ + i) : v;
+  }
+
+  RowRange range_of_all() const {
+    RowRange range, ranges[3];  // chains enough to hide their latency
+    long i = 0;
+    for (; i + 4 * W <= k_; i += 4 * W) {
+      range.add(take(i, W));
 #pragma GCC unroll 3
-  for (int j = 0; j < 3; j++) range.add(ranges[j]);
-  const float least = min_lanes(range.low), most = max_lanes(range.high);
-  const float step = greatest(most * (1 / 255.0f) - least * (1 / 255.0f), 1e-30f), inverse = 1.0f / step;
-  const float offset = -least * inverse + kMagic;
-  const auto code = [&](V v) {
-    return (VI)at_most(at_least(fma(v, broadcast(inverse), broadcast(offset)), kMagic), kMagic + 255.0f);
-  };
-  for (i = 0; i + W <= k; i += W) store_some_bytes(out + i, code(take(i, W)), W);
-  if (i < k) store_some_bytes(out + i, code(take(i, (int)(k - i))), (int)(k - i));
-  if (k < padded) __builtin_memset(out + k, 0, padded - k);
-  return {step + sum_lanes(range.poison), kMagic - offset};
+      for (int j = 0; j < 3; j++) ranges[j].add(take(i + (j + 1) * W, W));
+    }
+    for (; i + W <= k_; i += W) range.add(take(i, W));
+    if (i < k_) range.add(take(i, (int)(k_ - i)));
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; j++) range.add(ranges[j]);
+    return range;
+  }
+};
+
+// Rows [row0, row1) as codes, `stride` bytes apart. A row's range is found while the one before waits for its own.
+template <bool smoothed, bool bf16>
+inline void quantise_rows(const Matrix& x, const float* smooth, long k, long padded, long row0, long row1, uint8_t* out,
+                          long stride, RowScale* scales) {
+  if (row0 == row1) return;
+  CodedRow<smoothed, bf16> row(x.from(row0), smooth, k);
+  for (long index = row0; index < row1; index++, out += stride) {
+    const CodedRow<smoothed, bf16> next(x.from(index + 1 < row1 ? index + 1 : index), smooth, k);
+    *scales++ = row.scale();
+    row.store(padded, out);
+    row = next;
+  }
 }
 
 template <Format format>
@@ -131,10 +173,9 @@ inline Left<format> prepare_left(const Matrix& x, long row0, long row1, const Pa
   Word* words = (Word*)scratch;
   if constexpr (format == Format::int8) {
     RowScale* scales = (RowScale*)(words + round_up(row1 - row0, kLeftRows) * stride);
-    const auto quantise = x.bf16 ? weight.smooth ? quantise_row<true, true> : quantise_row<false, true>
-                                 : weight.smooth ? quantise_row<true, false> : quantise_row<false, false>;
-    for (long row = row0; row < row1; row++)
-      scales[row - row0] = quantise(x.from(row), weight.smooth, k, padded, (uint8_t*)(words + (row - row0) * stride));
+    const auto quantise = x.bf16 ? weight.smooth ? quantise_rows<true, true> : quantise_rows<false, true>
+                                 : weight.smooth ? quantise_rows<true, false> : quantise_rows<false, false>;
+    quantise(x, weight.smooth, k, padded, row0, row1, (uint8_t*)words, stride * (long)sizeof(Word), scales);
     return {words, stride, scales};
   } else {
     constexpr bool pairs = format == Format::bfloat16 && kDot2;

@@ -193,9 +193,11 @@ def relative(found: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
 def rounded_rows(x: Float64) -> Float64:
     """Rows as unsigned codes of one scale and zero point each."""
     low, high = np.minimum(x.min(1, keepdims=True), 0), np.maximum(x.max(1, keepdims=True), 0)
-    step = np.maximum((high - low) / 255, 1e-30)
-    zero = np.rint(-low / step)
-    codes: Float64 = (np.clip(np.rint(x / step + zero), 0, 255) - zero) * step
+    step = np.maximum((high - low) * (1 + 2.0**-17) / 255, 1e-30)
+    zero = np.rint(-low / step + 2.0**-10)
+    levels = np.rint(x / step + zero)
+    assert levels.size == 0 or (levels.min() >= 0 and levels.max() <= 255)
+    codes: Float64 = (levels - zero) * step
     return codes
 
 
@@ -230,6 +232,39 @@ def test_int8_rounds_as_it_says(isa: str, width: int, inner: int, offset: float)
         (found,) = next(iter(run_cpu(executors_of(body, case.tensors, isa, "int8"), pooled)))[1]
         if batch.tokens:
             assert relative(found, exact) < 1e-4
+
+
+def ends_that_would_wrap(stretch: float, nudge: float) -> Float32:
+    """Least and greatest of rows, [n, 2], whose codes float32 would round to -1 or 256 with so much longer steps and such a nudge."""
+    rng = np.random.default_rng(0)
+    tries, magic = 2_000_000, np.float32(1.5 * 2**23)
+    zero = rng.integers(0, 255, tries) + 0.5 + rng.uniform(-3e-5, 3e-5, tries)
+    scale = np.exp(rng.uniform(-5, 5, tries))
+    ends = (np.stack([-zero, 255 * (1 + stretch) - zero], 1) * scale[:, None]).astype(np.float32)
+    step = ends[:, 1] * np.float32((1 + stretch) / 255) - ends[:, 0] * np.float32((1 + stretch) / 255)
+    inverse = np.float32(1) / step
+    offset = (np.float32(nudge) - ends[:, 0] * inverse) + magic
+    codes = np.rint(ends * inverse[:, None].astype(np.float64) + (offset - magic)[:, None])
+    return ends[(codes[:, 0] < 0) | (codes[:, 1] > 255)][:2000]
+
+
+@every_tier
+@pytest.mark.parametrize("magnitude", [1e-25, 1.0, 3.7e20])
+@pytest.mark.parametrize(("stretch", "nudge"), [(0.0, 0.0), (2.0**-17, 0.0), (0.0, 2.0**-10)])
+def test_int8_codes_do_not_wrap(isa: str, magnitude: float, stretch: float, nudge: float) -> None:
+    """Rows that need the longer step, the nudge of the zero, or both."""
+    ends = ends_that_would_wrap(stretch, nudge)
+    assert len(ends)
+    width = 64
+    values = np.zeros((len(ends), width), np.float32)
+    values[:, [0, -1]] = ends * np.float32(2.0 ** round(np.log2(magnitude)))
+    case = Case(width)
+    x, out = case.rows("x", width, values=values), tokens_buffer("out", width)
+    op = Linear(stage=1, x=x, out=out, weight=case.known("w", np.eye(width, dtype=np.float32)))
+    body, pooled = pooled_by_row(case.program(op, outputs=[out]), batch_of([len(ends)]))
+    step = np.ptp(values.astype(np.float64), axis=1, keepdims=True) / 255
+    for how, (found,) in run_cpu(executors_of(body, case.tensors, isa, "int8"), pooled):
+        assert (np.abs(found - values) <= 0.51 * step).all(), how
 
 
 @every_tier
