@@ -17,7 +17,7 @@ struct TermsFor<Format::bfloat16> {
 };
 template <>
 struct TermsFor<Format::int8> {
-  using Type = Int8Terms;
+  using Type = CodeTerms;
 };
 template <Format format>
 using TermsOf = typename TermsFor<format>::Type;
@@ -150,6 +150,15 @@ class CodedRow {
   }
 };
 
+// The left words of CodeTerms, from four codes each; `codes` may be the second half of `out`.
+inline void widen_codes(const uint8_t* codes, long count, uint32_t* out) {
+  for (long i = 0; i < count; i += 4 * W) {
+    const VI words = (VI)load((const float*)(codes + i));
+    const V even = (V)(words & 0x00ff00ff), odd = (V)(words >> 8 & 0x00ff00ff);
+    store_in_turn((float*)out + i / 2, even, odd);
+  }
+}
+
 // Rows [row0, row1) as codes, `stride` bytes apart. A row's range is found while the one before waits for its own.
 template <bool smoothed, bool bf16>
 inline void quantise_rows(const Matrix& x, const float* smooth, long k, long padded, long row0, long row1, uint8_t* out,
@@ -159,7 +168,12 @@ inline void quantise_rows(const Matrix& x, const float* smooth, long k, long pad
   for (long index = row0; index < row1; index++, out += stride) {
     const CodedRow<smoothed, bf16> next(x.from(index + 1 < row1 ? index + 1 : index), smooth, k);
     *scales++ = row.scale();
-    row.store(padded, out);
+    if constexpr (CodeTerms::kWords == 1) {
+      row.store(padded, out);
+    } else {
+      row.store(padded, out + padded);
+      widen_codes(out + padded, padded, (uint32_t*)out);
+    }
     row = next;
   }
 }

@@ -71,7 +71,7 @@ double peak(Format format, long iterations) {
   switch (format) {
     case Format::float32: run_chains<Float32Terms>(iterations); return terms;
     case Format::bfloat16: run_chains<Bfloat16Terms>(iterations); return kDot2 ? 2 * terms : terms;
-    case Format::int8: run_chains<Int8Terms>(iterations); return terms * 4;
+    case Format::int8: run_chains<CodeTerms>(iterations); return terms * 4 / CodeTerms::kWords;
   }
   return 0;
 }

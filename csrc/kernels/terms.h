@@ -50,6 +50,21 @@ struct Int8Terms : WordTerms {
   static VI add(VI sum, VI left, VI right) { return dot4(sum, left, right); }
 };
 
+#ifdef LONGSPAN_DOT4
+using CodeTerms = Int8Terms;
+#else
+// The left operand is words already, for each four codes the even and then the odd ones.
+struct CodeTerms : Int8Terms {
+  static constexpr int kWords = 2;
+  static VI line(const float* p, int word) {
+    typedef int16_t Words __attribute__((vector_size(W * 4)));
+    const Words bytes = (Words)load(p);
+    return (VI)(word ? bytes >> 8 : bytes << 8 >> 8);
+  }
+  static VI add(VI sum, VI left, VI right) { return add_words(sum, left, right); }
+};
+#endif
+
 template <bool Native>
 struct Bfloat16 {
   using Terms = WidenedTerms;

@@ -62,9 +62,8 @@ inline float greatest(float a, float b) { return a > b ? a : b; }
 inline VI dot4(VI sum, VI left, VI right) {
   typedef int16_t Words __attribute__((vector_size(W * 4)));
   typedef uint16_t UnsignedWords __attribute__((vector_size(W * 4)));
-  const VI even = multiply_words(left & 0x00ff00ff, (VI)((Words)right << 8 >> 8));
-  const VI odd = multiply_words((VI)((UnsignedWords)left >> 8), (VI)((Words)right >> 8));
-  return sum + (even + odd);
+  sum = add_words(sum, left & 0x00ff00ff, (VI)((Words)right << 8 >> 8));
+  return add_words(sum, (VI)((UnsignedWords)left >> 8), (VI)((Words)right >> 8));
 }
 #endif
 
@@ -105,6 +104,14 @@ template <int Half, int... lane>
 inline V rotate(V v, Lanes<lane...>) {
   return shuffle(v, v, Lanes<(lane + Half) % W...>{});
 }
+
+// The lanes of both in turn, 2 W of them.
+template <int... lane>
+inline void store_in_turn(float* p, V first, V second, Lanes<lane...>) {
+  store(p, shuffle(first, second, Lanes<(lane / 2 + (lane % 2 ? W : 0))...>{}));
+  store(p + W, shuffle(first, second, Lanes<((W + lane) / 2 + (lane % 2 ? W : 0))...>{}));
+}
+inline void store_in_turn(float* p, V first, V second) { store_in_turn(p, first, second, EveryLane{}); }
 
 // All lanes joined as a fixed balanced tree.
 template <int Half = W / 2, class Join>

@@ -28,8 +28,12 @@ inline V load_n(const float* p, int n) { return (V)_mm256_maskload_ps(p, first_l
 
 inline void store_n(float* p, V v, int n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
 
-// Sums of two products of signed words.
-inline VI multiply_words(VI left, VI right) { return (VI)_mm256_madd_epi16((__m256i)left, (__m256i)right); }
+// sum + the products of two signed words. In asm: of many intrinsics, GCC 12 calculates all products first, and spills them.
+inline VI add_words(VI sum, VI left, VI right) {
+  VI products;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(left), "x"(right));
+  return sum;
+}
 
 constexpr bool kDot2 = false, kDot4 = false;  // whether instructions multiply pairs and bytes
 

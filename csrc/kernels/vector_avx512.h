@@ -37,7 +37,7 @@ inline V load_n(const float* p, int n) { return (V)_mm512_maskz_loadu_ps(first_l
 
 inline void store_n(float* p, V v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
 
-// The products are single instructions in asm: as intrinsics in a large tile, GCC 12 spills them.
+// The products are in asm: as intrinsics in a large tile, GCC 12 spills them.
 #ifdef LONGSPAN_DOT4
 constexpr bool kDot4 = true;
 inline VI dot4(VI sum, VI left, VI right) {
@@ -46,8 +46,12 @@ inline VI dot4(VI sum, VI left, VI right) {
 }
 #else
 constexpr bool kDot4 = false;
-// Sums of two products of signed words.
-inline VI multiply_words(VI left, VI right) { return (VI)_mm512_madd_epi16((__m512i)left, (__m512i)right); }
+// sum + the products of two signed words.
+inline VI add_words(VI sum, VI left, VI right) {
+  VI products;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(products) : "v"(left), "v"(right));
+  return sum;
+}
 #endif
 
 #ifdef LONGSPAN_DOT2

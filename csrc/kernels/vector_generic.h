@@ -37,9 +37,9 @@ inline void store_n(float* p, V v, int n) {
   for (int i = 0; i < n; i++) p[i] = v[i];
 }
 
-// Sums of two products of signed words.
-inline VI multiply_words(VI left, VI right) {
-  return (left << 16 >> 16) * (right << 16 >> 16) + (left >> 16) * (right >> 16);
+// sum + the products of two signed words.
+inline VI add_words(VI sum, VI left, VI right) {
+  return sum + (left << 16 >> 16) * (right << 16 >> 16) + (left >> 16) * (right >> 16);
 }
 
 constexpr bool kDot2 = false, kDot4 = false;  // whether instructions multiply pairs and bytes
