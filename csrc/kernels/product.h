@@ -36,21 +36,67 @@ inline const float* gain_of(const Gain& gain, long row, long column, float* out)
   return out;
 }
 
-// A group of columns for all rows. The first row tiles fetch `next`, the group after it, a part each.
+// A product's group of columns.
+struct Group {
+  const Panels& weight;
+  long column, columns;
+  const float* next;  // the group after it, to be fetched meanwhile; or null
+};
+
+// What row tiles fetch while they work: `data`, so many lines of it, a part each of the first of them.
+template <int Vectors>
+class Fetched {
+ public:
+  Fetched(const float* data, long lines) : data_(data), lines_(lines / kLinesAtOnce) {}
+  const float* part() { return data_ && parts_-- > 0 ? data_ + parts_ * lines_ * kLine : nullptr; }
+
+ private:
+  const float* data_;
+  long lines_;
+  int parts_ = kLinesAtOnce * (int)divide_up(Vectors * W, kLine);
+};
+
 template <Format format, int Vectors, class Finish>
-inline void column_group(const Left<format>& left, const Panels& weight, const Gain& gain, long row0, long row1, long column,
-                         long columns, const float* next, const Finish& finish) {
-  constexpr int kParts = kLinesAtOnce * Vectors;
+inline void column_group(const Left<format>& left, const Group& group, const Gain& gain, long row0, long row1, const Finish& finish) {
   alignas(64) float sums[kTileRows * Vectors * W], gained[kTileRows * Vectors * W];
-  Lines right = lines_from(weight, column);
-  int part = 0;
+  Lines right = lines_from(group.weight, group.column);
+  Fetched<Vectors> fetched(group.next, group.weight.lines());
   for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
-    right.next = next && part < kParts ? next + part++ * (weight.lines() / kLinesAtOnce) * kLine : nullptr;
-    finish.expect(row0 + row, Rows, column, columns);
-    blocked_tile<TermsOf<format>, Rows, Vectors>(left.row(row), right, weight.lines(), sums);
-    finish(Sums<format>{sums, Vectors * W, Rows, row0 + row, column, columns, &weight, left.scales_from(row),
-                        gain_of<Rows, Vectors>(gain, row0 + row, column, gained)});
+    right.next = fetched.part();
+    finish.expect(row0 + row, Rows, group.column, group.columns);
+    blocked_tile<TermsOf<format>, Rows, Vectors>(left.row(row), right, group.weight.lines(), sums);
+    finish(Sums<format>{sums, Vectors * W, Rows, row0 + row, group.column, group.columns, &group.weight, left.scales_from(row),
+                        gain_of<Rows, Vectors>(gain, row0 + row, group.column, gained)});
   });
+}
+
+constexpr long kNearestCache = 24 * 1024;  // bytes of a group of columns that the nearest cache keeps beside rows and sums
+
+// The same where the group is larger than the nearest cache: what one chain takes of it stays there for all of these rows.
+template <Format format, int Vectors, class Finish>
+inline void column_group_in_parts(const Left<format>& left, const Group& group, const Gain& gain, long row0, long row1,
+                                  const Finish& finish) {
+  using Terms = TermsOf<format>;
+  constexpr long kRows = 96, kRow = Vectors * W;
+  alignas(64) float sums[kRows * kRow], gained[kTileRows * kRow];
+  const long lines = group.weight.lines();
+  for (long first = row0; first < row1; first += kRows) {
+    const long rows = min_long(kRows, row1 - first);
+    for (long begin = 0; begin < lines; begin += Terms::kLines) {
+      const long count = min_long(lines - begin, Terms::kLines);
+      Lines right = lines_from(group.weight, group.column).from(begin);
+      Fetched<Vectors> fetched(begin + count < lines ? right.from(count).data : group.next, count);
+      for_row_tiles<kTileRows>(rows, [&]<int Rows>(long row) {
+        right.next = fetched.part();
+        if (begin + count == lines) finish.expect(first + row, Rows, group.column, group.columns);
+        tile<Terms, Rows, Vectors>(left.row(first - row0 + row).from(begin * Terms::kWords), right, count, sums + row * kRow, begin > 0);
+      });
+    }
+    for_row_tiles<kTileRows>(rows, [&]<int Rows>(long row) {
+      finish(Sums<format>{sums + row * kRow, kRow, Rows, first + row, group.column, group.columns, &group.weight,
+                          left.scales_from(first - row0 + row), gain_of<Rows, Vectors>(gain, first + row, group.column, gained)});
+    });
+  }
 }
 
 // Calls finish(Sums) for every register tile of the product, and finish.expect(row, rows, column, columns) before. Rows run
@@ -63,12 +109,19 @@ inline void product_as(const Matrix& x, const Panels& weight, const Gain& gain, 
   if constexpr (format != Format::float32)
     return product_amx<format>(left, weight, gain, row0, row1, column0, column1, finish);
 #endif
-  const auto next = [&](long column) { return column < column1 ? lines_from(weight, column).data : nullptr; };
+  const auto multiply = [&]<int Vectors>(long column, long columns) {
+    const long beyond = column + Vectors * W;
+    const Group group{weight, column, columns, beyond < column1 ? lines_from(weight, beyond).data : nullptr};
+    constexpr long line_bytes = Vectors * W * 4;
+    if constexpr (TermsOf<format>::kLines * line_bytes <= kNearestCache)
+      if (weight.lines() * line_bytes > kNearestCache)
+        return column_group_in_parts<format, Vectors>(left, group, gain, row0, row1, finish);
+    column_group<format, Vectors>(left, group, gain, row0, row1, finish);
+  };
   long column = column0;
   for (; column + kTileColumns <= column1; column += kTileColumns)
-    column_group<format, kTileVectors>(left, weight, gain, row0, row1, column, kTileColumns, next(column + kTileColumns), finish);
-  for (; column < column1; column += W)
-    column_group<format, 1>(left, weight, gain, row0, row1, column, min_long(W, column1 - column), next(column + W), finish);
+    multiply.template operator()<kTileVectors>(column, kTileColumns);
+  for (; column < column1; column += W) multiply.template operator()<1>(column, min_long(W, column1 - column));
 }
 
 template <class Finish>
