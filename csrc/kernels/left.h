@@ -159,14 +159,13 @@ inline void widen_codes(const uint8_t* codes, long count, uint32_t* out) {
   }
 }
 
-// Rows [row0, row1) as codes, `stride` bytes apart. A row's range is found while the one before waits for its own.
+// Rows [row0, row1) as codes, `stride` bytes apart. The next row's range is found before this row's codes are stored, so that
+// its latency is hidden.
 template <bool smoothed, bool bf16>
 inline void quantise_rows(const Matrix& x, const float* smooth, long k, long padded, long row0, long row1, uint8_t* out,
                           long stride, RowScale* scales) {
-  if (row0 == row1) return;
-  CodedRow<smoothed, bf16> row(x.from(row0), smooth, k);
-  for (long index = row0; index < row1; index++, out += stride) {
-    const CodedRow<smoothed, bf16> next(x.from(index + 1 < row1 ? index + 1 : index), smooth, k);
+  using Row = CodedRow<smoothed, bf16>;
+  const auto store = [&](const Row& row) {
     *scales++ = row.scale();
     if constexpr (CodeTerms::kWords == 1) {
       row.store(padded, out);
@@ -174,8 +173,16 @@ inline void quantise_rows(const Matrix& x, const float* smooth, long k, long pad
       row.store(padded, out + padded);
       widen_codes(out + padded, padded, (uint32_t*)out);
     }
+    out += stride;
+  };
+  if (row0 == row1) return;
+  Row row(x.from(row0), smooth, k);
+  for (long index = row0 + 1; index < row1; index++) {
+    const Row next(x.from(index), smooth, k);
+    store(row);
     row = next;
   }
+  store(row);
 }
 
 template <Format format>

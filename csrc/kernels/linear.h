@@ -40,8 +40,8 @@ struct LinearFinish {
   const LinearArgs& args;
 
   void expect(long row, long rows, long column, long columns) const {
-    fetch(args.out.from(row, column), rows, columns);
-    if (args.residual.data != args.out.data) fetch(args.residual.from(row, column), rows, columns);
+    fetch<true>(args.out.from(row, column), rows, columns);
+    if (args.residual.data != args.out.data) fetch<false>(args.residual.from(row, column), rows, columns);
   }
 
   template <Format format>
@@ -96,7 +96,7 @@ struct QkvFinish {
   int run() const { return args.head_size % W == 0 || W < 8 ? W : 8; }
 
   void expect(long row, long rows, long column, long columns) const {
-    for (long j = 0; j < columns; j += run()) fetch(head_slot(args, row, column + j), rows, run());
+    for (long j = 0; j < columns; j += run()) fetch<true>(head_slot(args, row, column + j), rows, run());
   }
 
   template <Format format>

@@ -57,13 +57,14 @@ inline V load_from(const Matrix& m, long row, long column, int n) {
   return m.bf16 ? load_bf16(m.bf16_row(row) + column, n) : load_some(m.row(row) + column, n);
 }
 
-// Has the corner of a matrix brought into the near cache. Nothing if it is null.
+// Has the corner of a matrix brought into the first-level cache, to be read or to be overwritten. Nothing if it is null.
+template <bool overwritten>
 inline void fetch(const Matrix& m, long rows, long columns) {
   if (!m.data) return;
   const long element = m.bf16 ? 2 : 4;
   for (long row = 0; row < rows; row++)
     for (long byte = 0; byte < columns * element; byte += kLineBytes)
-      __builtin_prefetch((const char*)m.data + row * m.stride * element + byte, 1);
+      __builtin_prefetch((const char*)m.data + row * m.stride * element + byte, overwritten);
 }
 
 inline void store_to(const Matrix& m, long row, long column, V v, int n) {

@@ -40,27 +40,39 @@ inline const float* gain_of(const Gain& gain, long row, long column, float* out)
 struct Group {
   const Panels& weight;
   long column, columns;
-  const float* next;  // the group after it, to be fetched meanwhile; or null
+  bool last;
+
+  Lines lines() const { return lines_from(weight, column); }
+  // The group after it, or once more the last.
+  template <int Vectors>
+  Lines next() const {
+    return last ? lines() : lines_from(weight, column + Vectors * W);
+  }
 };
 
-// What row tiles fetch while they work: `data`, so many lines of it, a part each of the first of them.
+// What row tiles fetch while they work: so many lines of every panel from `start` on, each of the first tiles a part.
 template <int Vectors>
 class Fetched {
  public:
-  Fetched(const float* data, long lines) : data_(data), lines_(lines / kLinesAtOnce) {}
-  const float* part() { return data_ && parts_-- > 0 ? data_ + parts_ * lines_ * kLine : nullptr; }
+  Fetched(const Lines& start, long lines) : start_(start), part_lines_(lines / kLinesAtOnce) {}
+  const float* part() {
+    if (part_ == kParts) return nullptr;
+    const int part = part_++;
+    return start_.data + part / kLinesAtOnce * start_.panel_stride + part % kLinesAtOnce * part_lines_ * kLine;
+  }
 
  private:
-  const float* data_;
-  long lines_;
-  int parts_ = kLinesAtOnce * (int)divide_up(Vectors * W, kLine);
+  static constexpr int kParts = kLinesAtOnce * (int)divide_up(Vectors * W, kLine);
+  Lines start_;
+  long part_lines_;
+  int part_ = 0;
 };
 
 template <Format format, int Vectors, class Finish>
 inline void column_group(const Left<format>& left, const Group& group, const Gain& gain, long row0, long row1, const Finish& finish) {
   alignas(64) float sums[kTileRows * Vectors * W], gained[kTileRows * Vectors * W];
-  Lines right = lines_from(group.weight, group.column);
-  Fetched<Vectors> fetched(group.next, group.weight.lines());
+  Lines right = group.lines();
+  Fetched<Vectors> fetched(group.next<Vectors>(), group.weight.lines());
   for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
     right.next = fetched.part();
     finish.expect(row0 + row, Rows, group.column, group.columns);
@@ -70,9 +82,9 @@ inline void column_group(const Left<format>& left, const Group& group, const Gai
   });
 }
 
-constexpr long kNearestCache = 24 * 1024;  // bytes of a group of columns that the nearest cache keeps beside rows and sums
+constexpr long kFirstCache = 24 * 1024;  // bytes of a weight that the first-level cache keeps beside rows and sums
 
-// The same where the group is larger than the nearest cache: what one chain takes of it stays there for all of these rows.
+// The same where the group is larger than the first-level cache: what one chain takes of it stays there for 96 rows.
 template <Format format, int Vectors, class Finish>
 inline void column_group_in_parts(const Left<format>& left, const Group& group, const Gain& gain, long row0, long row1,
                                   const Finish& finish) {
@@ -84,11 +96,13 @@ inline void column_group_in_parts(const Left<format>& left, const Group& group, 
     const long rows = min_long(kRows, row1 - first);
     for (long begin = 0; begin < lines; begin += Terms::kLines) {
       const long count = min_long(lines - begin, Terms::kLines);
-      Lines right = lines_from(group.weight, group.column).from(begin);
-      Fetched<Vectors> fetched(begin + count < lines ? right.from(count).data : group.next, count);
+      const bool ends = begin + count == lines, again = first + kRows < row1;
+      Lines right = group.lines().from(begin);
+      const long next_lines = min_long(ends ? lines : lines - begin - count, Terms::kLines);
+      Fetched<Vectors> fetched(!ends ? right.from(count) : again ? group.lines() : group.next<Vectors>(), next_lines);
       for_row_tiles<kTileRows>(rows, [&]<int Rows>(long row) {
         right.next = fetched.part();
-        if (begin + count == lines) finish.expect(first + row, Rows, group.column, group.columns);
+        if (ends) finish.expect(first + row, Rows, group.column, group.columns);
         tile<Terms, Rows, Vectors>(left.row(first - row0 + row).from(begin * Terms::kWords), right, count, sums + row * kRow, begin > 0);
       });
     }
@@ -110,11 +124,10 @@ inline void product_as(const Matrix& x, const Panels& weight, const Gain& gain, 
     return product_amx<format>(left, weight, gain, row0, row1, column0, column1, finish);
 #endif
   const auto multiply = [&]<int Vectors>(long column, long columns) {
-    const long beyond = column + Vectors * W;
-    const Group group{weight, column, columns, beyond < column1 ? lines_from(weight, beyond).data : nullptr};
-    constexpr long line_bytes = Vectors * W * 4;
-    if constexpr (TermsOf<format>::kLines * line_bytes <= kNearestCache)
-      if (weight.lines() * line_bytes > kNearestCache)
+    const Group group{weight, column, columns, column + Vectors * W >= column1};
+    constexpr long line_bytes = round_up(Vectors * W, kLine) * 4;
+    if constexpr (TermsOf<format>::kLines * line_bytes <= kFirstCache)
+      if (weight.lines() * line_bytes > kFirstCache)
         return column_group_in_parts<format, Vectors>(left, group, gain, row0, row1, finish);
     column_group<format, Vectors>(left, group, gain, row0, row1, finish);
   };

@@ -70,17 +70,19 @@ struct Lines {
   const float* data;
   long line;          // words from line to line
   long panel_stride;  // words from one group of 16 columns to the next
-  const float* next = nullptr;  // cache lines to be fetched meanwhile, one for each kLinesAtOnce of these
+  const float* next = nullptr;  // cache lines to be fetched meanwhile, one for each kLinesAtOnce of these; or null
 
   const float* vector(int j) const { return data + (j * W / kLine) * panel_stride + (j * W) % kLine; }
-  Lines from(long step) const { return {data + step * line, line, panel_stride, next + step / kLinesAtOnce * kLine}; }
+  Lines from(long step) const {
+    return {data + step * line, line, panel_stride, next ? next + step / kLinesAtOnce * kLine : nullptr};
+  }
 };
 
 // out[Rows][Vectors * W] = (accumulate ? out : 0) + left x right over so many lines, each element one ascending chain.
 // Operands are passed by reference: copies would be read by whole vectors, and wait for every store before them.
 template <class Terms, int Rows, int Vectors, class Left>
-__attribute__((noinline)) void tile(const Left& left, const Lines& lines_from, long lines, float* out, bool accumulate) {
-  Lines right = lines_from;
+__attribute__((noinline)) void tile(const Left& left, const Lines& start, long lines, float* out, bool accumulate) {
+  Lines right = start;
   typename Terms::Sum sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; i++)
