@@ -235,7 +235,10 @@ def test_int8_rounds_as_it_says(isa: str, width: int, inner: int, offset: float)
 
 
 def ends_that_would_wrap(stretch: float, nudge: float) -> Float32:
-    """Least and greatest of rows, [n, 2], whose codes float32 would round to -1 or 256 with so much longer steps and such a nudge."""
+    """Least and greatest of rows, [n, 2], whose codes float32 would round to -1 or 256.
+
+    Steps are longer by `stretch`, and zeros are moved up by `nudge` before they are rounded.
+    """
     rng = np.random.default_rng(0)
     tries, magic = 2_000_000, np.float32(1.5 * 2**23)
     zero = rng.integers(0, 255, tries) + 0.5 + rng.uniform(-3e-5, 3e-5, tries)
@@ -265,6 +268,24 @@ def test_int8_codes_do_not_wrap(isa: str, magnitude: float, stretch: float, nudg
     step = np.ptp(values.astype(np.float64), axis=1, keepdims=True) / 255
     for how, (found,) in run_cpu(executors_of(body, case.tensors, isa, "int8"), pooled):
         assert (np.abs(found - values) <= 0.51 * step).all(), how
+
+
+@every_tier
+def test_int8_of_tiny_huge_and_infinite_rows(isa: str) -> None:
+    """Rows about the least step, rows about the greatest float32, and rows that have no codes."""
+    width, least = 64, 1e-30
+    ranges = np.array([0, 1e-38, least / 3, 200 * least, 254 * least, 256 * least, 400 * least, 1e30, 6e38])
+    values = (np.linspace(-0.5, 0.5, width) * ranges[:, None]).astype(np.float32)
+    infinite = np.zeros((3, width), np.float32)
+    infinite[0, 5], infinite[1, 5], infinite[2, 5:7] = np.inf, -np.inf, (np.inf, -np.inf)
+    case = Case(width)
+    x, out = case.rows("x", width, values=np.concatenate([values, infinite])), tokens_buffer("out", width)
+    op = Linear(stage=1, x=x, out=out, weight=case.known("w", np.eye(width, dtype=np.float32)))
+    body, pooled = pooled_by_row(case.program(op, outputs=[out]), batch_of([len(values) + 3]))
+    step = np.maximum(np.ptp(values.astype(np.float64), axis=1, keepdims=True) / 255, least)
+    for how, (found,) in run_cpu(executors_of(body, case.tensors, isa, "int8"), pooled):
+        assert (np.abs(found[:-3] - values.astype(np.float64)) <= 0.51 * step).all(), how
+        assert np.isnan(found[-3:]).all(), how
 
 
 @every_tier
