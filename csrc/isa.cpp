@@ -42,6 +42,14 @@ bool amx_allowed() {
   return false;
 #endif
 }
+
+// What Clang 14 cannot be asked by name.
+bool has_rest_of_v3() {
+  constexpr unsigned kMovbe = 1u << 22, kF16c = 1u << 29, kLzcnt = 1u << 5;
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (kMovbe | kF16c)) != (kMovbe | kF16c)) return false;
+  return __get_cpuid(0x80000001, &a, &b, &c, &d) && c & kLzcnt;
+}
 #endif
 
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
@@ -50,8 +58,7 @@ std::vector<const Kernels*> ask_the_processor() {
 #ifdef LONGSPAN_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt") &&
-      __builtin_cpu_supports("movbe")) {
+      __builtin_cpu_supports("bmi2") && has_rest_of_v3()) {
     tiers.push_back(&kX86V3);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {

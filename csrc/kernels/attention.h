@@ -141,7 +141,7 @@ inline void change_scores(float* scores, long key, long keys, const HeadScores& 
         const V bias = load(head.relative + (first < low ? low : min_long(first, head.reach)));
         s = fma(bias, broadcast(kLog2E), s);
       }
-      if (!open) s = (distance > furthest) | (distance < after) ? hidden : s;
+      if (!open) s = ((distance > furthest) | (distance < after)) ? hidden : s;
       store(at, s);
     }
 }
