@@ -96,14 +96,16 @@ struct QkvFinish {
   int run() const { return args.head_size % W == 0 || W < 8 ? W : 8; }
 
   void expect(long row, long rows, long column, long columns) const {
-    for (long j = 0; j < columns; j += run()) fetch<true>(head_slot(args, row, column + j), rows, run());
+    const int n = run();
+    for (long j = 0; j < columns; j += n) fetch<true>(head_slot(args, row, column + j), rows, n);
   }
 
   template <Format format>
   void operator()(const Sums<format>& sums) const {
+    const int n = run();
     for (long j = 0; j < sums.columns; j += W)
-      for (long part = 0; part < W && j + part < sums.columns; part += run())
-        finish_head_columns<format>(sums.at(j), sums.rows, head_slot(args, sums.row, sums.column + j + part), run(), part > 0);
+      for (long part = 0; part < W && j + part < sums.columns; part += n)
+        finish_head_columns<format>(sums.at(j), sums.rows, head_slot(args, sums.row, sums.column + j + part), n, part > 0);
   }
 };
 

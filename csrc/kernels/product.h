@@ -68,17 +68,25 @@ class Fetched {
   int part_ = 0;
 };
 
+// Finishes a tile whose sums, [Rows][Vectors * W], are there; `row` counts from the left operand's first, which is `row0`.
+template <Format format, int Rows, int Vectors, class Finish>
+inline void finish_tile(const float* sums, const Left<format>& left, const Group& group, const Gain& gain, long row0, long row,
+                        const Finish& finish) {
+  alignas(64) float gained[Rows * Vectors * W];
+  finish(Sums<format>{sums, Vectors * W, Rows, row0 + row, group.column, group.columns, &group.weight, left.scales_from(row),
+                      gain_of<Rows, Vectors>(gain, row0 + row, group.column, gained)});
+}
+
 template <Format format, int Vectors, class Finish>
 inline void column_group(const Left<format>& left, const Group& group, const Gain& gain, long row0, long row1, const Finish& finish) {
-  alignas(64) float sums[kTileRows * Vectors * W], gained[kTileRows * Vectors * W];
+  alignas(64) float sums[kTileRows * Vectors * W];
   Lines right = group.lines();
   Fetched<Vectors> fetched(group.next<Vectors>(), group.weight.lines());
   for_row_tiles<kTileRows>(row1 - row0, [&]<int Rows>(long row) {
     right.next = fetched.part();
     finish.expect(row0 + row, Rows, group.column, group.columns);
     blocked_tile<TermsOf<format>, Rows, Vectors>(left.row(row), right, group.weight.lines(), sums);
-    finish(Sums<format>{sums, Vectors * W, Rows, row0 + row, group.column, group.columns, &group.weight, left.scales_from(row),
-                        gain_of<Rows, Vectors>(gain, row0 + row, group.column, gained)});
+    finish_tile<format, Rows, Vectors>(sums, left, group, gain, row0, row, finish);
   });
 }
 
@@ -90,31 +98,31 @@ inline void column_group_in_parts(const Left<format>& left, const Group& group, 
                                   const Finish& finish) {
   using Terms = TermsOf<format>;
   constexpr long kRows = 96, kRow = Vectors * W;
-  alignas(64) float sums[kRows * kRow], gained[kTileRows * kRow];
-  const long lines = group.weight.lines();
-  for (long first = row0; first < row1; first += kRows) {
-    const long rows = min_long(kRows, row1 - first);
+  alignas(64) float sums[kRows * kRow];
+  const long lines = group.weight.lines(), all = row1 - row0;
+  for (long first = 0; first < all; first += kRows) {
+    const long rows = min_long(kRows, all - first);
     for (long begin = 0; begin < lines; begin += Terms::kLines) {
       const long count = min_long(lines - begin, Terms::kLines);
-      const bool ends = begin + count == lines, again = first + kRows < row1;
+      const bool ends = begin + count == lines, again = first + kRows < all;
       Lines right = group.lines().from(begin);
       const long next_lines = min_long(ends ? lines : lines - begin - count, Terms::kLines);
       Fetched<Vectors> fetched(!ends ? right.from(count) : again ? group.lines() : group.next<Vectors>(), next_lines);
       for_row_tiles<kTileRows>(rows, [&]<int Rows>(long row) {
         right.next = fetched.part();
-        if (ends) finish.expect(first + row, Rows, group.column, group.columns);
-        tile<Terms, Rows, Vectors>(left.row(first - row0 + row).from(begin * Terms::kWords), right, count, sums + row * kRow, begin > 0);
+        if (ends) finish.expect(row0 + first + row, Rows, group.column, group.columns);
+        tile<Terms, Rows, Vectors>(left.row(first + row).from(begin * Terms::kWords), right, count, sums + row * kRow, begin > 0);
       });
     }
     for_row_tiles<kTileRows>(rows, [&]<int Rows>(long row) {
-      finish(Sums<format>{sums + row * kRow, kRow, Rows, first + row, group.column, group.columns, &group.weight,
-                          left.scales_from(first - row0 + row), gain_of<Rows, Vectors>(gain, first + row, group.column, gained)});
+      finish_tile<format, Rows, Vectors>(sums + row * kRow, left, group, gain, row0, first + row, finish);
     });
   }
 }
 
 // Calls finish(Sums) for every register tile of the product, and finish.expect(row, rows, column, columns) before. Rows run
-// inside columns: a group of columns stays in the near cache while rows stream by. A tile never reaches beyond the last panel.
+// inside columns: a group of columns stays in the first or second cache while rows stream by. A tile never reaches beyond the
+// last panel.
 template <Format format, class Finish>
 inline void product_as(const Matrix& x, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
                        long column1, void* scratch, const Finish& finish) {
@@ -126,7 +134,7 @@ inline void product_as(const Matrix& x, const Panels& weight, const Gain& gain, 
   const auto multiply = [&]<int Vectors>(long column, long columns) {
     const Group group{weight, column, columns, column + Vectors * W >= column1};
     constexpr long line_bytes = round_up(Vectors * W, kLine) * 4;
-    if constexpr (TermsOf<format>::kLines * line_bytes <= kFirstCache)
+    if constexpr (Vectors == kTileVectors && TermsOf<format>::kLines * line_bytes <= kFirstCache)
       if (weight.lines() * line_bytes > kFirstCache)
         return column_group_in_parts<format, Vectors>(left, group, gain, row0, row1, finish);
     column_group<format, Vectors>(left, group, gain, row0, row1, finish);
