@@ -1,4 +1,9 @@
 // The loops of product.h for AMX: 32 x 32 sums in four tiles, each one chain over all of k.
+//
+// Tiles that come from the second-level cache halve the rate of the multiplications. So blocks go over k in slices: what a
+// slice takes of 64 columns stays in the first-level cache for all rows, and what it takes of 32 rows for both halves of
+// the columns; sums wait in scratch meanwhile. 64 columns are two cache lines of a row at least, even of bfloat16: where
+// single lines of many rows are written to memory, that takes ten times as long as pairs of them.
 #pragma once
 
 #include "amx.h"
@@ -8,13 +13,33 @@
 namespace longspan {
 namespace {
 
-constexpr int kAmxSide = 32;  // rows and columns of a block
+constexpr int kAmxSide = 32;      // rows and columns of a block
+constexpr long kAmxColumns = 64;  // of a group of blocks
+constexpr long kAmxRows = 96;     // whose sums wait
+constexpr long kAmxSteps = 8;     // of a slice, at most: 64 bytes of a row each
+
+// Lines that are fetched into the second-level cache, some at each step of the tiles.
+struct Ahead {
+  const char *at, *end;
+
+  void fetch() {
+    constexpr int kLines = 6;  // more than that at a time delay the tiles
+    if (at >= end) return;
+#pragma GCC unroll 6
+    for (int i = 0; i < kLines; i++) __builtin_prefetch(at + i * kLineBytes, 0, 2);
+    at += kLines * kLineBytes;
+  }
+};
+struct NothingAhead {
+  void fetch() {}
+};
 
 // 32 rows from `a` on, or 16, times 32 columns, or 16, of lines from `b` on, added to the sums in the tiles. `right` is the bytes
 // from the first 16 columns to the next, and lines are `line` bytes apart.
-template <bool bytes, bool both_rows, bool both_columns>
-inline void add_block(const char* a, long stride, const char* b, long line, long right, long steps) {
+template <bool bytes, bool both_rows, bool both_columns, class Fetch>
+inline void add_block(const char* a, long stride, const char* b, long line, long right, long steps, Fetch& ahead) {
   for (long step = 0; step < steps; step++, a += 64, b += 16 * line) {
+    ahead.fetch();
     tile_load<4>(a, stride);
     tile_load<6>(b, line);
     tile_multiply<bytes, 0, 4, 6>();
@@ -30,13 +55,12 @@ inline void add_block(const char* a, long stride, const char* b, long line, long
   }
 }
 
-template <bool bytes, bool both_rows, bool both_columns>
-inline void multiply_block(const char* a, long stride, const char* b, long line, long right, long steps) {
+template <bool both_rows, bool both_columns>
+inline void zero_block() {
   tile_zero<0>();
   if constexpr (both_columns) tile_zero<1>();
   if constexpr (both_rows) tile_zero<2>();
   if constexpr (both_rows && both_columns) tile_zero<3>();
-  add_block<bytes, both_rows, both_columns>(a, stride, b, line, right, steps);
 }
 
 template <bool both_rows, bool both_columns>
@@ -55,7 +79,7 @@ inline void store_block(float* sums, long stride) {
   if constexpr (both_rows && both_columns) tile_store<3>(sums + 4 * stride + 16, stride);
 }
 
-// What a block gains by a low-rank pair, [rows][kAmxSide], or null.
+// What rows gain by a low-rank pair, [rows][kAmxColumns], or null.
 inline const float* block_gain(const Gain& gain, long row0, int rows, long column, long columns, float* out) {
   if (!gain.left.data) return nullptr;
   const long panel = gain.left.lines() * kLine;
@@ -64,47 +88,72 @@ inline const float* block_gain(const Gain& gain, long row0, int rows, long colum
       alignas(64) float sums[Rows * W];
       const Lines right{gain.left.data + (column + j) / kLine * panel, kLine, panel};
       blocked_tile<Float32Terms, Rows, 1>(RowMajor{gain.ranks.row(row0 + row), gain.ranks.stride}, right, gain.left.k, sums);
-      for (int i = 0; i < Rows; i++) store(out + (row + i) * kAmxSide + j, load(sums + i * W));
+      for (int i = 0; i < Rows; i++) store(out + (row + i) * kAmxColumns + j, load(sums + i * W));
     });
   return out;
 }
 
-// A block's sums are finished while the tiles already work on the next.
+// What lies in a group of columns, kAmxColumns at most, and the lines of the group after it.
+struct AmxGroup {
+  const char* data;
+  long panel;  // bytes
+  long column, columns;
+  Ahead next;
+};
+
+// Steps [begin, end) of all blocks of rows [row0, row0 + rows), added to sums[rows][kAmxColumns].
+template <bool bytes>
+inline void add_slice(const char* a, long stride, long rows, AmxGroup& group, long begin, long end, float* sums) {
+  const auto block = [&]<bool both_rows, bool both_columns>(long row, long column) {
+    constexpr long kRow = kAmxColumns * 4;
+    float* const at = sums + row * kAmxColumns + column;
+    if (begin) load_block<both_rows, both_columns>(at, kRow);
+    else zero_block<both_rows, both_columns>();
+    add_block<bytes, both_rows, both_columns>(a + row * stride + begin * 64, stride,
+                                              group.data + column / kLine * group.panel + begin * 16 * kLineBytes, kLineBytes,
+                                              group.panel, end - begin, group.next);
+    store_block<both_rows, both_columns>(at, kRow);
+  };
+  for (long row = 0; row < rows; row += kAmxSide)
+    for (long column = 0; column < group.columns; column += kAmxSide) {
+      const bool both_rows = rows - row > 16, both_columns = group.columns - column > 16;
+      if (both_rows && both_columns) block.template operator()<true, true>(row, column);
+      else if (both_columns) block.template operator()<false, true>(row, column);
+      else if (both_rows) block.template operator()<true, false>(row, column);
+      else block.template operator()<false, false>(row, column);
+    }
+}
+
 template <Format format, class Finish>
 inline void product_amx(const Left<format>& left, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
                         long column1, const Finish& finish) {
-  constexpr bool bytes = format == Format::int8;
   const TilesInUse tiles;
-  alignas(64) float sums[2][kAmxSide * kAmxSide], gained[kAmxSide * kAmxSide];
-  const long panel = weight.lines() * kLine * 4, steps = weight.lines() / Panels::kLineGroup, stride = left.stride * 4;
-  Sums<format> waiting{};
-  const auto finish_waiting = [&] {
-    if (!waiting.rows) return;
-    waiting.gain = block_gain(gain, waiting.row, waiting.rows, waiting.column, waiting.columns, gained);
-    finish(waiting);
-  };
-  int turn = 0;
-  const auto block = [&]<bool both_rows, bool both_columns>(const char* a, const char* b) {
-    multiply_block<bytes, both_rows, both_columns>(a, stride, b, kLineBytes, panel, steps);
-    finish_waiting();
-    store_block<both_rows, both_columns>(sums[turn], kAmxSide * 4);
-  };
-  for (long column = column0; column < column1; column += kAmxSide) {
-    const char* b = (const char*)weight.data + column / kLine * panel;
-    const bool both_columns = column1 - column > 16;
-    for (long row = row0; row < row1; row += kAmxSide, turn ^= 1) {
-      const char* a = (const char*)left.data + (row - row0) * stride;
-      const bool both_rows = row1 - row > 16;
-      finish.expect(row, min_long(kAmxSide, row1 - row), column, min_long(kAmxSide, column1 - column));
-      if (both_rows && both_columns) block.template operator()<true, true>(a, b);
-      else if (both_columns) block.template operator()<false, true>(a, b);
-      else if (both_rows) block.template operator()<true, false>(a, b);
-      else block.template operator()<false, false>(a, b);
-      waiting = {sums[turn], kAmxSide, (int)min_long(kAmxSide, row1 - row), row, column, min_long(kAmxSide, column1 - column),
-                 &weight, left.scales_from(row - row0), nullptr};
+  alignas(64) float sums[kAmxRows * kAmxColumns], gained[kAmxSide * kAmxColumns];
+  const long panel = weight.lines() * kLineBytes, stride = left.stride * 4;
+  const long steps = weight.lines() / Panels::kLineGroup, slices = divide_up(steps, kAmxSteps), slice = divide_up(steps, slices);
+  const char* const data = (const char*)weight.data;
+  for (long column = column0; column < column1; column += kAmxColumns) {
+    const long columns = min_long(kAmxColumns, column1 - column);
+    const char *at = data + column / kLine * panel, *next = at + kAmxColumns / kLine * panel;
+    const char* const end = data + divide_up(column1, kLine) * panel;
+    AmxGroup group{at, panel, column, columns, {next, next + kAmxColumns / kLine * panel}};
+    if (group.next.end > end) group.next.end = end;
+    for (long first = row0; first < row1; first += kAmxRows) {
+      const long rows = min_long(kAmxRows, row1 - first);
+      const char* const a = (const char*)left.data + (first - row0) * stride;
+      for (long begin = 0; begin + slice < steps; begin += slice)
+        add_slice<format == Format::int8>(a, stride, rows, group, begin, begin + slice, sums);
+      for (long row = 0; row < rows; row += kAmxSide) {
+        const int count = (int)min_long(kAmxSide, rows - row);
+        const long at_row = first + row;
+        finish.expect(at_row, count, column, columns);
+        add_slice<format == Format::int8>(a + row * stride, stride, count, group, (slices - 1) * slice, steps,
+                                          sums + row * kAmxColumns);
+        finish(Sums<format>{sums + row * kAmxColumns, kAmxColumns, count, at_row, column, columns, &weight,
+                            left.scales_from(at_row - row0), block_gain(gain, at_row, count, column, columns, gained)});
+      }
     }
   }
-  finish_waiting();
 }
 
 }  // namespace
