@@ -29,7 +29,8 @@ struct Int8Space {
   constexpr long lane_words() const { return size * kLanes; }
   constexpr long group_words() const { return line_words() + 2 * lane_words() + kLanes; }
   constexpr long block_words() const { return kKeyBlock * size / kBytes; }
-  constexpr long bytes() const { return (kGroups * group_words() + 2 * block_words() + size + W) * 4; }
+  constexpr long mean_words() const { return size + 2 * W; }
+  constexpr long bytes() const { return (kGroups * group_words() + 2 * block_words() + mean_words() + W * size) * 4; }
 };
 
 // A group of queries: QueryState::query in float32, and the same rounded.
@@ -66,12 +67,12 @@ inline void round_queries(const QueryState& state, const Int8Space& space, Int8Q
 class Int8Block {
  public:
   Int8Block(float* scratch, const Int8Space& space)
-      : keys((int8_t*)scratch), values((int8_t*)(scratch + space.block_words())), mean(scratch + 2 * space.block_words()),
-        space_(space) {}
+      : keys((int8_t*)scratch), values((int32_t*)(scratch + space.block_words())), mean(scratch + 2 * space.block_words()),
+        rests_(mean + space.mean_words()), space_(space) {}
 
-  int8_t* const keys;    // [kKeyBlock][size]
-  int8_t* const values;  // [size][kKeyBlock]
-  float* const mean;     // of the keys, [size]
+  int8_t* const keys;     // [kKeyBlock][size]
+  int32_t* const values;  // [kKeyBlock / 4][size]: four keys in a word
+  float* const mean;      // of the keys, [size]
   alignas(64) float key_scales[kKeyBlock];
   alignas(64) float key_offsets[kKeyBlock];  // what the queries' codes for zero add to a score, negated
   alignas(64) float value_logs[kKeyBlock];   // of the scales, to base 2
@@ -83,12 +84,12 @@ class Int8Block {
     average(rows.k.from(key), count);
     for (long i = 0; i < count; i += W) round_keys(rows.k.from(key + i), i, min_long(W, count - i));
     scale_values(rows.v.from(key), count);
-    for (long e = 0; e < space_.size; e += W)
-      for (long first = 0; first < count; first += kBytes * W) turn_values(rows.v.from(key), first, count, e);
+    for (long i = 0; i < count; i += kBytes) round_values(rows.v.from(key + i), i, (int)min_long(kBytes, count - i));
   }
 
  private:
   long held_ = -1;
+  float* const rests_;  // of W keys without the mean, [W][size]
   const Int8Space space_;
 
   template <class Take>
@@ -97,26 +98,42 @@ class Int8Block {
   }
 
   void average(Matrix k, long count) {
-    each_part([&](long e, int n) {
+    const V share = broadcast(1.0f / (float)count);
+    long e = 0;
+    if (k.bf16)
+      for (; e + 2 * W <= space_.size; e += 2 * W) {  // two to a word
+        V even = zero(), odd = zero();
+        for (long i = 0; i < count; i++) {
+          const VI pairs = (VI)load((const float*)(k.bf16_row(i) + e));
+          even += (V)(pairs << 16);
+          odd += (V)(pairs & (int)0xffff0000);
+        }
+        store_in_turn(mean + e, even * share, odd * share);
+      }
+    for (; e < space_.size; e += W) {
+      const int n = (int)min_long(W, space_.size - e);
       V sum = zero();
       for (long i = 0; i < count; i++) sum += load_from(k, i, e, n);
-      store_some(mean + e, sum * broadcast(1.0f / (float)count), n);
-    });
+      store_some(mean + e, sum * share, n);
+    }
   }
 
   // Keys `first`.. of the block, W at most.
   void round_keys(Matrix k, long first, long count) {
-    const auto rest = [&](long i, long e, int n) { return load_from(k, i, e, n) - load_some(mean + e, n); };
     V parts[W] = {};
     for (long i = 0; i < count; i++)
-      each_part([&](long e, int n) { parts[i] = greater_magnitude(parts[i], rest(i, e, n)); });
+      each_part([&](long e, int n) {
+        const V rest = load_from(k, i, e, n) - load_some(mean + e, n);
+        parts[i] = greater_magnitude(parts[i], rest);
+        store_some(rests_ + i * space_.size + e, rest, n);
+      });
     const V scale = at_least(join_each(parts, greater_magnitude) * broadcast(1.0f / 127), kLeastScale);
     alignas(64) float inverses[W];
     store(inverses, broadcast(1.0f) / scale);
     for (long i = 0; i < count; i++) {
       parts[i] = zero();
       each_part([&](long e, int n) {
-        const V shifted = fma(rest(i, e, n), broadcast(inverses[i]), broadcast(kMagic));
+        const V shifted = fma(load_some(rests_ + i * space_.size + e, n), broadcast(inverses[i]), broadcast(kMagic));
         store_some_bytes((uint8_t*)keys + (first + i) * space_.size + e, (VI)shifted, n);
         parts[i] += shifted - broadcast(kMagic);
       });
@@ -126,14 +143,26 @@ class Int8Block {
     store(key_offsets + first, broadcast(-128.0f) * total * scale);
   }
 
+  // The largest magnitudes of a row, to be joined.
+  V reach_of(Matrix row) const {
+    V most = zero();
+    long e = 0;
+    if (row.bf16)
+      for (; e + 2 * W <= space_.size; e += 2 * W) {
+        const VI pairs = (VI)load((const float*)(row.bf16_row(0) + e));
+        most = greater_magnitude(greater_magnitude(most, (V)(pairs << 16)), (V)(pairs & (int)0xffff0000));
+      }
+    for (; e < space_.size; e += W) most = greater_magnitude(most, load_from(row, 0, e, (int)min_long(W, space_.size - e)));
+    return most;
+  }
+
   // Scales by Mitchell's logarithm, which is too small by 0.0861 at most. Values that are tiny beside the block's others
   // have a coarser one, so that its inverse stays within range.
   void scale_values(Matrix v, long count) {
     V most[kKeyBlock / W], most_of_all = zero();
     for (long first = 0; first < count; first += W) {
       V parts[W] = {};
-      for (long i = first; i < min_long(first + W, count); i++)
-        each_part([&](long e, int n) { parts[i - first] = greater_magnitude(parts[i - first], load_from(v, i, e, n)); });
+      for (long i = first; i < min_long(first + W, count); i++) parts[i - first] = reach_of(v.from(i));
       most[first / W] = join_each(parts, greater_magnitude);
       most_of_all = greater_of(most_of_all, most[first / W]);
     }
@@ -147,20 +176,14 @@ class Int8Block {
     }
   }
 
-  // Values [first, first + 4 W) of the block, W columns from `e` on.
-  void turn_values(Matrix v, long first, long count, long e) {
-    V block[W];
-    const int n = (int)min_long(W, space_.size - e);
-    for (int i = 0; i < W; i++) {
+  // Values `first`.. of the block, those of a word at most.
+  void round_values(Matrix v, long first, int count) {
+    int32_t* const line = values + first / kBytes * space_.size;
+    each_part([&](long e, int n) {
       VI word{};
-      for (int b = 0; b < kBytes; b++) {
-        const long at = first + kBytes * i + b;
-        if (at < count) word |= code_of(load_from(v, at, e, n), broadcast(value_inverses[at]), 0) << 8 * b;
-      }
-      block[i] = (V)word;
-    }
-    transpose(block);
-    for (int i = 0; i < n; i++) store((float*)(values + (e + i) * kKeyBlock + first), block[i]);
+      for (int b = 0; b < count; b++) word |= code_of(load_from(v, b, e, n), broadcast(value_inverses[first + b]), 0) << 8 * b;
+      store_some((float*)line + e, (V)word, n);
+    });
   }
 };
 
@@ -277,13 +300,13 @@ struct Int8Step {
   V weigh(float* scores, V reference) const {
     V sums[2] = {zero(), zero()};
     const auto line = [&](long first, int count) {
-      VI word{};
+      VI bytes[kBytes] = {};
       for (int b = 0; b < count; b++) {
         const V p = byte_exp2(load(scores + (first + b) * kRow) - reference);
         sums[b % 2] = fma(p, broadcast(block.value_inverses[first + b]), sums[b % 2]);
-        word |= ((VI)(p + broadcast(kMagic)) & 0xff) << 8 * b;
+        bytes[b] = to_integers(p);
       }
-      store(scores + first / kBytes * kRow, (V)word);
+      store(scores + first / kBytes * kRow, (V)join_bytes(bytes[0], bytes[1], bytes[2], bytes[3]));
     };
     long first = 0;
     for (; first + kBytes <= keys; first += kBytes) line(first, kBytes);
@@ -295,7 +318,7 @@ struct Int8Step {
   void gather(const float* lines, const V (&decay)[Vectors], const V (&weights)[Vectors], QueryState& state) const {
     alignas(64) float sums[kHeadRows * kRow];
     for (long e = 0; e < space.size; e += kHeadRows) {
-      const RowMajorOf<int32_t> left{(const int32_t*)(block.values + e * kKeyBlock), kKeyBlock / kBytes};
+      const ColumnMajorOf<int32_t> left{block.values + e, space.size};
       tile<SignedTerms, kHeadRows, Vectors>(left, Lines{lines, kRow, kLine}, divide_up(keys, kBytes), sums, false);
       for (int i = 0; i < kHeadRows; i++)
         for (int j = 0; j < Vectors; j++) {

@@ -13,10 +13,11 @@
 namespace longspan {
 namespace {
 
-constexpr int kAmxSide = 32;      // rows and columns of a block
-constexpr long kAmxColumns = 64;  // of a group of blocks
-constexpr long kAmxRows = 96;     // whose sums wait
-constexpr long kAmxSteps = 8;     // of a slice, at most: 64 bytes of a row each
+constexpr int kAmxSide = 32;            // rows and columns of a block
+constexpr long kAmxColumns = 64;        // of a group of blocks
+constexpr long kAmxRows = 96;           // whose sums wait
+constexpr long kAmxSteps = 8;           // of a slice, at most: 64 bytes of a row each
+constexpr long kAmxAhead = 256 * 1024;  // bytes of a group that is fetched ahead: larger ones drive the rows out
 
 // Lines that are fetched into the second-level cache, some at each step of the tiles.
 struct Ahead {
@@ -136,7 +137,7 @@ inline void product_amx(const Left<format>& left, const Panels& weight, const Ga
     const long columns = min_long(kAmxColumns, column1 - column);
     const char *at = data + column / kLine * panel, *next = at + kAmxColumns / kLine * panel;
     const char* const end = data + divide_up(column1, kLine) * panel;
-    AmxGroup group{at, panel, column, columns, {next, next + kAmxColumns / kLine * panel}};
+    AmxGroup group{at, panel, column, columns, {next, next - at <= kAmxAhead ? next + (next - at) : next}};
     if (group.next.end > end) group.next.end = end;
     for (long first = row0; first < row1; first += kAmxRows) {
       const long rows = min_long(kAmxRows, row1 - first);

@@ -17,11 +17,13 @@ struct RowMajorOf {
 };
 using RowMajor = RowMajorOf<float>;
 
-struct ColumnMajor {
-  const float* data;
+template <class Word>
+struct ColumnMajorOf {
+  const Word* data;
   long stride;
-  ColumnMajor from(long k) const { return {data + k * stride, stride}; }
+  ColumnMajorOf from(long k) const { return {data + k * stride, stride}; }
 };
+using ColumnMajor = ColumnMajorOf<float>;
 
 // The words of a left operand's rows, from one k to the next.
 template <class Left, int Rows>
@@ -52,16 +54,16 @@ class Walk<RowMajorOf<Word>, Rows> {
   long stride_, three_;  // bytes
 };
 
-template <int Rows>
-class Walk<ColumnMajor, Rows> {
+template <class Word, int Rows>
+class Walk<ColumnMajorOf<Word>, Rows> {
  public:
-  explicit Walk(const ColumnMajor& left) : left_(left) {}
-  float at(int row, int ahead) const { return left_.data[ahead * left_.stride + row]; }
+  explicit Walk(const ColumnMajorOf<Word>& left) : left_(left) {}
+  Word at(int row, int ahead) const { return left_.data[ahead * left_.stride + row]; }
   void forget_addresses() {}
   void advance(int words) { left_ = left_.from(words); }
 
  private:
-  ColumnMajor left_;
+  ColumnMajorOf<Word> left_;
 };
 
 // The right operand as lines of words. Vector j of a line is at its own offset, so that one tile may span several panels

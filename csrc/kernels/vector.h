@@ -67,6 +67,13 @@ inline VI dot4(VI sum, VI left, VI right) {
 }
 #endif
 
+#ifndef LONGSPAN_AVX512
+// Lanes of small numbers, rounded to the nearest, ties to even.
+inline VI to_integers(V v) { return (VI)(v + broadcast(kMagic)) - (VI)broadcast(kMagic); }
+// Four lanes of bytes as a word: the first lowest.
+inline VI join_bytes(VI a, VI b, VI c, VI d) { return (a & 0xff) | (b & 0xff) << 8 | (c & 0xff) << 16 | (d & 0xff) << 24; }
+#endif
+
 // The lowest bytes of the first n lanes.
 inline void store_some_bytes(uint8_t* p, VI v, int n) {
   if (n == W) return store_bytes(p, v);
