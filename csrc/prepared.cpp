@@ -6,12 +6,17 @@ namespace longspan {
 
 namespace {
 
+// More queries to a block make less of what is done to keys once for all of them; of long segments there are blocks enough
+// for many threads even so.
+long queries_at_once(long segment) { return segment < 8 * Kernels::kMostQueries ? Kernels::kMostQueries / 2 : Kernels::kMostQueries; }
+
 void add_query_blocks(const Batch& batch, long pack, Prepared& prepared) {
   const long first_row = batch.cu_seqlens[batch.pack_segments[pack]];
   for (long s = batch.pack_segments[pack]; s < batch.pack_segments[pack + 1]; s++) {
     const long begin = batch.cu_seqlens[s] - first_row, end = batch.cu_seqlens[s + 1] - first_row;
-    for (long query = begin; query < end; query += Kernels::kQueryBlock)
-      prepared.blocks.push_back({begin, end, query, std::min(query + Kernels::kQueryBlock, end)});
+    const long block = queries_at_once(end - begin);
+    for (long query = begin; query < end; query += block)
+      prepared.blocks.push_back({begin, end, query, std::min(query + block, end)});
   }
   prepared.block_offsets.push_back(static_cast<long>(prepared.blocks.size()));
 }

@@ -18,7 +18,7 @@ constexpr int kKeyBlock = 128;
 constexpr int kHeadRows = 8;      // head sizes are multiples of 8
 constexpr int kLaneVectors = 2;   // vectors of queries side by side
 constexpr int kLanes = kLaneVectors * W;
-constexpr int kGroups = (int)(Kernels::kQueryBlock / kLanes);
+constexpr int kGroups = (int)(Kernels::kMostQueries / kLanes);
 
 constexpr float kUnset = -3.0e38f;  // the maximum of no scores
 
@@ -242,14 +242,14 @@ struct WidenedRows {
 };
 
 constexpr long widened_attention_floats(long head_size, bool bf16) {
-  return 2 * (Kernels::kQueryBlock + (bf16 ? kKeyBlock : 0)) * head_size;
+  return 2 * (Kernels::kMostQueries + (bf16 ? kKeyBlock : 0)) * head_size;
 }
 
 void widened_attention(const AttentionArgs& args, long head, long begin, long end, long query0, long query1, float* scratch) {
   const long size = args.head_size;
   const OneHead rows = one_head(args, head);
   const HeadScores scores = head_scores(args.scores, head);
-  WidenedRows keys_at{scratch + 2 * Kernels::kQueryBlock * size};
+  WidenedRows keys_at{scratch + 2 * Kernels::kMostQueries * size};
   WidenedRows values_at{keys_at.scratch + kKeyBlock * size};
   QueryState states[kGroups];
   int groups = 0;

@@ -212,7 +212,7 @@ struct Kernels {
   // Bytes that a product of so many rows needs for its left operand, which is of bfloat16 where `bf16` says so.
   long (*left_bytes)(Format format, bool bf16, long rows, long k);
   void (*finish_heads)(const HeadsArgs&, long row0, long row1);
-  // Queries [query0, query1) of one head, kQueryBlock at most, against the whole segment [begin, end). `scratch` has
+  // Queries [query0, query1) of one head, kMostQueries at most, against the whole segment [begin, end). `scratch` has
   // attention_bytes(head_size, bf16, int8), aligned to 64 bytes.
   void (*attention)(const AttentionArgs&, long head, long begin, long end, long query0, long query1, float* scratch);
   long (*attention_bytes)(long head_size, bool bf16, bool int8);
@@ -245,9 +245,9 @@ struct Kernels {
   // Register-only products: the ceiling that `linear` is measured against. Returns the number of operations.
   double (*peak)(Format format, long iterations);
 
-  static constexpr long kQueryBlock = 256;  // queries that share one pass over the keys
+  static constexpr long kMostQueries = 512;  // that share one pass over the keys
 
-  static constexpr long self_extend_bytes(long head_size) { return 6 * kQueryBlock * head_size * (long)sizeof(float); }
+  static constexpr long self_extend_bytes(long head_size) { return 6 * kMostQueries * head_size * (long)sizeof(float); }
   static constexpr long scores_stride(long width) { return round_up(width, kLine) + kLine; }
   static constexpr long scores_scratch(long width) { return kLine * scores_stride(width); }
 };
