@@ -6,9 +6,12 @@ namespace longspan {
 
 namespace {
 
-// More queries to a block make less of what is done to keys once for all of them; of long segments there are blocks enough
-// for many threads even so.
-long queries_at_once(long segment) { return segment < 8 * Kernels::kMostQueries ? Kernels::kMostQueries / 2 : Kernels::kMostQueries; }
+// Keys are read, and for some kernels brought into another form, once for all queries of a block. A long segment has
+// blocks enough to go round dozens of threads even if they are twice as large.
+long queries_at_once(long segment) {
+  constexpr long kMost = Kernels::kMostQueries;
+  return segment < 8 * kMost ? kMost / 2 : kMost;
+}
 
 void add_query_blocks(const Batch& batch, long pack, Prepared& prepared) {
   const long first_row = batch.cu_seqlens[batch.pack_segments[pack]];

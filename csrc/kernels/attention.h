@@ -14,7 +14,7 @@
 namespace longspan {
 namespace {
 
-constexpr int kKeyBlock = 128;
+constexpr int kKeyBlock = (int)Kernels::kKeyBlock;
 constexpr int kHeadRows = 8;      // head sizes are multiples of 8
 constexpr int kLaneVectors = 2;   // vectors of queries side by side
 constexpr int kLanes = kLaneVectors * W;

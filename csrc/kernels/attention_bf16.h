@@ -88,11 +88,11 @@ struct Bf16Block {
 template <int Vectors>
 inline void score_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const QueryState& state, float* scores) {
 #ifdef LONGSPAN_AMX
-  NothingAhead nothing;
   for (long key = 0; key < keys; key += kAmxSide) {
     const char* a = (const char*)(block.keys + key * block.key_stride);
     zero_block<true, Vectors == 2>();
-    add_block<false, true, Vectors == 2>(a, 2 * block.key_stride, (const char*)state.query, kLanes * 4, 64, space.columns / 32, nothing);
+    add_block<false, true, Vectors == 2>(a, 2 * block.key_stride, (const char*)state.query, kLanes * 4, 64, space.columns / 32,
+                                         NothingAhead{});
     store_block<true, Vectors == 2>(scores + key * Vectors * W, Vectors * 64);
   }
 #else
@@ -151,13 +151,12 @@ inline V greatest_score(const float* scores, long keys) {
 template <int Vectors>
 inline void gather_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const float* weights, QueryState& state) {
 #ifdef LONGSPAN_AMX
-  NothingAhead nothing;
   for (long e = 0; e < space.columns; e += kAmxSide) {
     const char* a = (const char*)(block.value_columns + e * kKeyBlock);
     float* out = state.output + e * kLanes;
     load_block<true, Vectors == 2>(out, kLanes * 4);
     add_block<false, true, Vectors == 2>(a, 2 * kKeyBlock, (const char*)weights, Vectors * 64, 64, round_up(keys, kPairKeys) / kPairKeys,
-                                         nothing);
+                                         NothingAhead{});
     store_block<true, Vectors == 2>(out, kLanes * 4);
   }
 #else

@@ -29,8 +29,7 @@ struct Int8Space {
   constexpr long lane_words() const { return size * kLanes; }
   constexpr long group_words() const { return line_words() + 2 * lane_words() + kLanes; }
   constexpr long block_words() const { return kKeyBlock * size / kBytes; }
-  constexpr long mean_words() const { return size + 2 * W; }
-  constexpr long bytes() const { return (kGroups * group_words() + 2 * block_words() + mean_words() + W * size) * 4; }
+  constexpr long bytes() const { return (kGroups * group_words() + 2 * block_words() + size + W * size) * 4; }
 };
 
 // A group of queries: QueryState::query in float32, and the same rounded.
@@ -68,7 +67,7 @@ class Int8Block {
  public:
   Int8Block(float* scratch, const Int8Space& space)
       : keys((int8_t*)scratch), values((int32_t*)(scratch + space.block_words())), mean(scratch + 2 * space.block_words()),
-        rests_(mean + space.mean_words()), space_(space) {}
+        rests_(mean + space.size), space_(space) {}
 
   int8_t* const keys;     // [kKeyBlock][size]
   int32_t* const values;  // [kKeyBlock / 4][size]: four keys in a word
@@ -101,12 +100,12 @@ class Int8Block {
     const V share = broadcast(1.0f / (float)count);
     long e = 0;
     if (k.bf16)
-      for (; e + 2 * W <= space_.size; e += 2 * W) {  // two to a word
+      for (; e + 2 * W <= space_.size; e += 2 * W) {
         V even = zero(), odd = zero();
         for (long i = 0; i < count; i++) {
-          const VI pairs = (VI)load((const float*)(k.bf16_row(i) + e));
-          even += (V)(pairs << 16);
-          odd += (V)(pairs & (int)0xffff0000);
+          const Bf16Pairs pairs(k.bf16_row(i) + e);
+          even += pairs.even;
+          odd += pairs.odd;
         }
         store_in_turn(mean + e, even * share, odd * share);
       }
@@ -149,8 +148,8 @@ class Int8Block {
     long e = 0;
     if (row.bf16)
       for (; e + 2 * W <= space_.size; e += 2 * W) {
-        const VI pairs = (VI)load((const float*)(row.bf16_row(0) + e));
-        most = greater_magnitude(greater_magnitude(most, (V)(pairs << 16)), (V)(pairs & (int)0xffff0000));
+        const Bf16Pairs pairs(row.bf16_row(0) + e);
+        most = greater_magnitude(greater_magnitude(most, pairs.even), pairs.odd);
       }
     for (; e < space_.size; e += W) most = greater_magnitude(most, load_from(row, 0, e, (int)min_long(W, space_.size - e)));
     return most;

@@ -26,6 +26,16 @@ inline VI load_some_words(const uint16_t* p, int n) {
 
 inline V load_bf16(const uint16_t* p, int n) { return (V)(load_some_words(p, n) << 16); }
 
+// 2 W numbers: those at even places, and those at odd ones.
+struct Bf16Pairs {
+  V even, odd;
+  explicit Bf16Pairs(const uint16_t* p) {
+    const VI pairs = (VI)load((const float*)p);
+    even = (V)(pairs << 16);
+    odd = (V)(pairs & (int)0xffff0000);
+  }
+};
+
 // W words of float16, each in the low half of a lane: what from_half does.
 inline V widen_half(VI words) {
   const VI rest = words & 0x7fff, exponent = words & 0x7c00;

@@ -11,6 +11,11 @@ namespace longspan {
 namespace {
 
 constexpr int kTileColumns = kTileVectors * W;
+#ifdef LONGSPAN_AMX
+constexpr long kBestColumns = kAmxColumns;
+#else
+constexpr long kBestColumns = kTileColumns < kLine ? kLine : kTileColumns;
+#endif
 
 const char* how(Format format) {
 #ifdef LONGSPAN_AMX

@@ -1,8 +1,8 @@
 // The loops of product.h for AMX: 32 x 32 sums in four tiles, each one chain over all of k.
 //
 // Tiles that come from the second-level cache halve the rate of the multiplications. So blocks go over k in slices: what a
-// slice takes of 64 columns stays in the first-level cache for all rows, and what it takes of 32 rows for both halves of
-// the columns; sums wait in scratch meanwhile. 64 columns are two cache lines of a row at least, even of bfloat16: where
+// slice takes of 32 columns, and of 32 rows for both halves of a group of columns, is read again from the first-level cache;
+// sums wait in scratch meanwhile. A group of 64 columns is two cache lines of a row at least, even of bfloat16: where
 // single lines of many rows are written to memory, that takes ten times as long as pairs of them.
 #pragma once
 
@@ -16,7 +16,7 @@ namespace {
 constexpr int kAmxSide = 32;            // rows and columns of a block
 constexpr long kAmxColumns = 64;        // of a group of blocks
 constexpr long kAmxRows = 96;           // whose sums wait
-constexpr long kAmxSteps = 8;           // of a slice, at most: 64 bytes of a row each
+constexpr long kAmxSteps = 8;           // of a slice, at most: 64 bytes of a row each. 6 are as fast, 4 and 12 are slower
 constexpr long kAmxAhead = 256 * 1024;  // bytes of a group that is fetched ahead: larger ones drive the rows out
 
 // Lines that are fetched into the second-level cache, some at each step of the tiles.
@@ -36,9 +36,9 @@ struct NothingAhead {
 };
 
 // 32 rows from `a` on, or 16, times 32 columns, or 16, of lines from `b` on, added to the sums in the tiles. `right` is the bytes
-// from the first 16 columns to the next, and lines are `line` bytes apart.
+// from the first 16 columns to the next, and lines are `line` bytes apart. Each step fetches what lies `ahead`.
 template <bool bytes, bool both_rows, bool both_columns, class Fetch>
-inline void add_block(const char* a, long stride, const char* b, long line, long right, long steps, Fetch& ahead) {
+inline void add_block(const char* a, long stride, const char* b, long line, long right, long steps, Fetch&& ahead) {
   for (long step = 0; step < steps; step++, a += 64, b += 16 * line) {
     ahead.fetch();
     tile_load<4>(a, stride);
@@ -94,26 +94,34 @@ inline const float* block_gain(const Gain& gain, long row0, int rows, long colum
   return out;
 }
 
-// What lies in a group of columns, kAmxColumns at most, and the lines of the group after it.
+// A weight's columns from `column` on, kAmxColumns at most and none from `end` on, and the lines of the group after them.
 struct AmxGroup {
   const char* data;
   long panel;  // bytes
-  long column, columns;
+  long columns;
   Ahead next;
 };
+
+inline AmxGroup amx_group(const Panels& weight, long column, long end) {
+  const long panel = weight.lines() * kLineBytes, columns = min_long(kAmxColumns, end - column);
+  const char* const data = (const char*)weight.data + column / kLine * panel;
+  const char* const next = data + divide_up(columns, kLine) * panel;
+  const long bytes = divide_up(min_long(kAmxColumns, end - column - columns), kLine) * panel;
+  return {data, panel, columns, {next, next + (bytes <= kAmxAhead ? bytes : 0)}};
+}
 
 // Steps [begin, end) of all blocks of rows [row0, row0 + rows), added to sums[rows][kAmxColumns].
 template <bool bytes>
 inline void add_slice(const char* a, long stride, long rows, AmxGroup& group, long begin, long end, float* sums) {
   const auto block = [&]<bool both_rows, bool both_columns>(long row, long column) {
     constexpr long kRow = kAmxColumns * 4;
-    float* const at = sums + row * kAmxColumns + column;
-    if (begin) load_block<both_rows, both_columns>(at, kRow);
+    float* const waiting = sums + row * kAmxColumns + column;
+    if (begin) load_block<both_rows, both_columns>(waiting, kRow);
     else zero_block<both_rows, both_columns>();
     add_block<bytes, both_rows, both_columns>(a + row * stride + begin * 64, stride,
                                               group.data + column / kLine * group.panel + begin * 16 * kLineBytes, kLineBytes,
                                               group.panel, end - begin, group.next);
-    store_block<both_rows, both_columns>(at, kRow);
+    store_block<both_rows, both_columns>(waiting, kRow);
   };
   for (long row = 0; row < rows; row += kAmxSide)
     for (long column = 0; column < group.columns; column += kAmxSide) {
@@ -128,30 +136,27 @@ inline void add_slice(const char* a, long stride, long rows, AmxGroup& group, lo
 template <Format format, class Finish>
 inline void product_amx(const Left<format>& left, const Panels& weight, const Gain& gain, long row0, long row1, long column0,
                         long column1, const Finish& finish) {
+  constexpr bool bytes = format == Format::int8;
+  if (row0 == row1) return;
   const TilesInUse tiles;
   alignas(64) float sums[kAmxRows * kAmxColumns], gained[kAmxSide * kAmxColumns];
-  const long panel = weight.lines() * kLineBytes, stride = left.stride * 4;
+  const long stride = left.stride * 4, all = row1 - row0;
+  const long chunk = round_up(divide_up(all, divide_up(all, kAmxRows)), kAmxSide);
   const long steps = weight.lines() / Panels::kLineGroup, slices = divide_up(steps, kAmxSteps), slice = divide_up(steps, slices);
-  const char* const data = (const char*)weight.data;
   for (long column = column0; column < column1; column += kAmxColumns) {
-    const long columns = min_long(kAmxColumns, column1 - column);
-    const char *at = data + column / kLine * panel, *next = at + kAmxColumns / kLine * panel;
-    const char* const end = data + divide_up(column1, kLine) * panel;
-    AmxGroup group{at, panel, column, columns, {next, next - at <= kAmxAhead ? next + (next - at) : next}};
-    if (group.next.end > end) group.next.end = end;
-    for (long first = row0; first < row1; first += kAmxRows) {
-      const long rows = min_long(kAmxRows, row1 - first);
-      const char* const a = (const char*)left.data + (first - row0) * stride;
-      for (long begin = 0; begin + slice < steps; begin += slice)
-        add_slice<format == Format::int8>(a, stride, rows, group, begin, begin + slice, sums);
+    AmxGroup group = amx_group(weight, column, column1);
+    for (long first = 0; first < all; first += chunk) {
+      const char* const a = (const char*)left.data + first * stride;
+      const long rows = min_long(chunk, all - first);
+      for (long begin = 0; begin + slice < steps; begin += slice) add_slice<bytes>(a, stride, rows, group, begin, begin + slice, sums);
       for (long row = 0; row < rows; row += kAmxSide) {
+        const long index = row0 + first + row;
         const int count = (int)min_long(kAmxSide, rows - row);
-        const long at_row = first + row;
-        finish.expect(at_row, count, column, columns);
-        add_slice<format == Format::int8>(a + row * stride, stride, count, group, (slices - 1) * slice, steps,
-                                          sums + row * kAmxColumns);
-        finish(Sums<format>{sums + row * kAmxColumns, kAmxColumns, count, at_row, column, columns, &weight,
-                            left.scales_from(at_row - row0), block_gain(gain, at_row, count, column, columns, gained)});
+        float* const found = sums + row * kAmxColumns;
+        finish.expect(index, count, column, group.columns);
+        add_slice<bytes>(a + row * stride, stride, count, group, (slices - 1) * slice, steps, found);
+        finish(Sums<format>{found, kAmxColumns, count, index, column, group.columns, &weight, left.scales_from(first + row),
+                            block_gain(gain, index, count, column, group.columns, gained)});
       }
     }
   }

@@ -246,8 +246,12 @@ struct Kernels {
   double (*peak)(Format format, long iterations);
 
   static constexpr long kMostQueries = 512;  // that share one pass over the keys
+  static constexpr long kKeyBlock = 128;     // keys that are taken in at a time
 
-  static constexpr long self_extend_bytes(long head_size) { return 6 * kMostQueries * head_size * (long)sizeof(float); }
+  // Queries turned in three ways, sums, and two blocks of keys.
+  static constexpr long self_extend_bytes(long head_size) {
+    return (4 * kMostQueries + 2 * kKeyBlock) * head_size * (long)sizeof(float);
+  }
   static constexpr long scores_stride(long width) { return round_up(width, kLine) + kLine; }
   static constexpr long scores_scratch(long width) { return kLine * scores_stride(width); }
 };

@@ -18,7 +18,7 @@ namespace {
 constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
-      .tile_columns = kTileColumns < kLine ? kLine : kTileColumns,
+      .tile_columns = kBestColumns,
       .embed = embed,
       .norm = norm,
       .linear = linear,

@@ -68,10 +68,17 @@ inline VI dot4(VI sum, VI left, VI right) {
 #endif
 
 #ifndef LONGSPAN_AVX512
-// Lanes of small numbers, rounded to the nearest, ties to even.
+// The integers nearest to small numbers, ties to even.
 inline VI to_integers(V v) { return (VI)(v + broadcast(kMagic)) - (VI)broadcast(kMagic); }
-// Four lanes of bytes as a word: the first lowest.
-inline VI join_bytes(VI a, VI b, VI c, VI d) { return (a & 0xff) | (b & 0xff) << 8 | (c & 0xff) << 16 | (d & 0xff) << 24; }
+
+// Four lanes of integers as one of bytes, the first lowest; what is beyond 0 or 255 as these.
+inline VI join_bytes(VI a, VI b, VI c, VI d) {
+  const auto byte = [](VI x) {
+    const VI positive = x > 0 ? x : VI{};
+    return positive < 255 ? positive : VI{} + 255;
+  };
+  return byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24;
+}
 #endif
 
 // The lowest bytes of the first n lanes.

@@ -67,16 +67,17 @@ constexpr bool kDot2 = false;
 // W unsigned words or bytes as lanes, and back from the lowest bits of each.
 inline VI load_words(const uint16_t* p) { return (VI)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); }
 inline void store_words(uint16_t* p, VI v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)v)); }
+inline void store_bytes(uint8_t* p, VI v) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8((__m512i)v)); }
 
-// Four lanes of integers, bytes when they are within 0 to 255 and else the nearer of both, as a word: the first lowest.
+// The integers nearest to numbers, ties to even.
+inline VI to_integers(V v) { return (VI)_mm512_cvtps_epi32((__m512)v); }
+
+// Four lanes of integers as one of bytes, the first lowest; what is beyond 0 or 255 as these.
 inline VI join_bytes(VI a, VI b, VI c, VI d) {
-  const __m512i first = _mm512_packus_epi32((__m512i)a, (__m512i)b), second = _mm512_packus_epi32((__m512i)c, (__m512i)d);
+  const __m512i first = _mm512_packs_epi32((__m512i)a, (__m512i)b), second = _mm512_packs_epi32((__m512i)c, (__m512i)d);
   const __m512i in_turn = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
   return (VI)_mm512_shuffle_epi8(_mm512_packus_epi16(first, second), in_turn);
 }
-inline VI to_integers(V v) { return (VI)_mm512_cvtps_epi32((__m512)v); }
-
-inline void store_bytes(uint8_t* p, VI v) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8((__m512i)v)); }
 
 }  // namespace
 }  // namespace longspan

@@ -14,6 +14,7 @@ import pytest
 
 from longspan.program.instructions import Attention, Qkv, RelativeBias
 from longspan.program.operands import Buffer, Weight
+from longspan.weights import Format
 
 from .harness import TILE_EDGES, Case, batch_of, batches_of, every_tier, tokens_buffer
 
@@ -59,20 +60,22 @@ def check_attention(
     scale: float | None = None,
     spread: float = 1.0,
     weights: Mapping[str, tuple[int, ...]] | None = None,
+    heads_format: Format = "float32",
     **more: Any,
 ) -> None:
     """Attention over standard normal queries, keys and values; `spread` widens the queries.
 
-    `weights` are random ones by field and shape.
+    `weights` are random ones by field and shape, `heads_format` is that of the program.
     """
     width = (heads + 2 * kv_heads) * size
     case = Case(width)
     more |= {name: case.weight(name, *shape) for name, shape in (weights or {}).items()}
-    rows = case.normal(700, width)
+    rows = case.normal(max(700, *map(sum, segments), 1), width)
     rows[:, : heads * size] *= spread
     identity = case.known("identity", np.eye(width, dtype=np.float32))
     ops = block(case.rows("x", width, values=rows), identity, None, heads, kv_heads, size, scale, **more)
-    case.check(*ops, outputs=[ops[1].out], batches=[batch_of(lengths) for lengths in segments], isa=isa)
+    batches = [batch_of(lengths) for lengths in segments]
+    case.check(*ops, outputs=[ops[1].out], batches=batches, isa=isa, weights=heads_format)
 
 
 @every_tier
@@ -85,6 +88,13 @@ def test_attention(isa: str, heads: int, kv_heads: int, size: int) -> None:
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(3, 3, 24), (4, 2, 64)])
 def test_long_segments(isa: str, heads: int, kv_heads: int, size: int) -> None:
     check_attention(isa, heads, kv_heads, size, [[700], [5, 600, 1]])
+
+
+@every_tier
+@pytest.mark.parametrize("heads_format", ["float32", "bfloat16"])
+def test_more_queries_at_once(isa: str, heads_format: Format) -> None:
+    """From 4,096 tokens on; the last of them are few."""
+    check_attention(isa, 1, 1, 8, [[3, 4100], [4700]], left=100, right=100, heads_format=heads_format)
 
 
 @every_tier

@@ -31,7 +31,7 @@ from .harness import (
 
 VOCABULARY = 30
 POISON = VOCABULARY  # the token whose embedding is not a number
-WIDTH, INNER, HEADS, SIZE = 40, 264, 5, 8
+WIDTH, INNER, HEADS, SIZE = 40, 520, 5, 8
 THREADS = (1, 2, 3)
 LENGTHS = (0, 1, 2, 5, 6, 7, 12, 13, 47, 48, 49, 95, 97, 130, 257, 300)
 

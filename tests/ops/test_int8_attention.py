@@ -177,6 +177,12 @@ def test_what_changes_scores(isa: str, options: dict[str, Any], kv_heads: int) -
 
 
 @every_tier
+def test_more_queries_at_once(isa: str) -> None:
+    """From 4,096 tokens on; the last of them are few."""
+    check(isa, [3, 4100], 1, 1, 8, Case(5).normal(4103, 24), left=100, right=100)
+
+
+@every_tier
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("kv_heads", [4, 1])
 def test_relative_bias(isa: str, kv_heads: int, bidirectional: bool) -> None:

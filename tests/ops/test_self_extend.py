@@ -36,6 +36,11 @@ def test_distances(isa: str, extend: SelfExtend, left: int | None, right: int | 
 
 
 @every_tier
+def test_more_queries_at_once(isa: str) -> None:
+    check_attention(isa, 1, 1, 8, [[4100]], rope=rope(8), self_extend=SelfExtend(40, 3, 10), left=100, right=7)
+
+
+@every_tier
 @pytest.mark.parametrize("size", [8, 128, 512])
 def test_interleaved_pairs_of_whole_heads(isa: str, size: int) -> None:
     extend = SelfExtend(64, 4, 16)
