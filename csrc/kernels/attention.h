@@ -2,9 +2,9 @@
 //
 // Queries lie across the lanes and keys run down the rows, so that k and v are read as the projection wrote them, the
 // softmax is vertical (no sums or maxima across lanes), and a key beyond the segment is never touched: only the queries
-// are transposed on the way in, and the result on the way out. Key blocks count from the segment's start. Blocks that a
-// window hides from all queries of a group are skipped; a block that hides from some has their scores set to -infinity,
-// which leaves the running softmax of those queries as it was, to the bit.
+// are transposed on the way in, and the result on the way out. Key blocks count from the segment's start. Keys that a
+// window hides from all queries of a group are skipped, 32 at a time; those that it hides from some have their scores set to
+// -infinity, which leaves the running softmax of those queries as it was, to the bit.
 #pragma once
 
 #include "activation.h"
@@ -15,6 +15,7 @@ namespace longspan {
 namespace {
 
 constexpr int kKeyBlock = (int)Kernels::kKeyBlock;
+constexpr long kKeyStep = 32;     // a block's keys that are left out together where no query of a group sees them
 constexpr int kHeadRows = 8;      // head sizes are multiples of 8
 constexpr int kLaneVectors = 2;   // vectors of queries side by side
 constexpr int kLanes = kLaneVectors * W;
@@ -183,17 +184,28 @@ inline QueryState begin_state(long first, long last, float* query, float* output
   return state;
 }
 
-// Calls visit(group, key, keys) for each block of keys that some of a group's queries see. Several groups of queries share
-// each block while it is in the near cache.
+// Keys [first, first + count) of a segment, within its block of `size` keys from `block` on.
+struct SeenKeys {
+  long block, size, first, count;
+  long skipped() const { return first - block; }  // a multiple of kKeyStep
+};
+
+// Calls visit(group, SeenKeys) for each block of keys and what some of a group's queries see of it. Several groups of
+// queries share each block while it is in the near cache.
 template <class Visit>
 inline void each_key_block(const HeadScores& scores, const QueryState* states, int groups, long begin, long end, Visit visit) {
   const long lowest = scores.lowest(states[0]) - begin;
-  const long first = begin + (lowest > 0 ? lowest / kKeyBlock * kKeyBlock : 0);
+  const long start = begin + (lowest > 0 ? lowest / kKeyBlock * kKeyBlock : 0);
   const long last = min_long(end, scores.highest(states[groups - 1]));
-  for (long key = first; key < last; key += kKeyBlock) {
-    const long keys = min_long(kKeyBlock, end - key);
-    for (int g = 0; g < groups; g++)
-      if (key < scores.highest(states[g]) && key + keys > scores.lowest(states[g])) visit(g, key, keys);
+  for (long block = start; block < last; block += kKeyBlock) {
+    const long size = min_long(kKeyBlock, end - block);
+    for (int g = 0; g < groups; g++) {
+      const long before = scores.lowest(states[g]) - block, highest = scores.highest(states[g]) - block;
+      if (highest <= 0 || before >= size) continue;
+      const long skipped = before > 0 ? before / kKeyStep * kKeyStep : 0;
+      const long seen = highest < size ? min_long(size, round_up(highest, kKeyStep)) : size;
+      visit(g, SeenKeys{block, size, block + skipped, seen - skipped});
+    }
   }
 }
 
@@ -260,11 +272,11 @@ void widened_attention(const AttentionArgs& args, long head, long begin, long en
     load_lanes(rows.q, query, states[groups].last - query, size, args.scale * kLog2E, lanes);
   }
   const bool change = args.scores.change();
-  each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
-    const float* k = keys_at.get(rows.k, key, keys, size);
-    const float* v = values_at.get(rows.v, key, keys, size);
-    if (states[g].vectors == 1) attend<1>(k, v, key, keys, size, scores, change, states[g]);
-    else attend<kLaneVectors>(k, v, key, keys, size, scores, change, states[g]);
+  each_key_block(scores, states, groups, begin, end, [&](int g, const SeenKeys& seen) {
+    const float* k = keys_at.get(rows.k, seen.block, seen.size, size) + seen.skipped() * size;
+    const float* v = values_at.get(rows.v, seen.block, seen.size, size) + seen.skipped() * size;
+    if (states[g].vectors == 1) attend<1>(k, v, seen.first, seen.count, size, scores, change, states[g]);
+    else attend<kLaneVectors>(k, v, seen.first, seen.count, size, scores, change, states[g]);
   });
   for (int g = 0; g < groups; g++) store_state(states[g], size, args.out, head * size);
 }

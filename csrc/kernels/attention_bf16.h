@@ -42,12 +42,21 @@ inline void load_query_lines(const Matrix& q, long row, long rows, const Bf16Spa
     }
 }
 
+// Keys of a block and its values turned, from one of the block's keys on.
+struct Bf16Keys {
+  const uint16_t* keys;
+  long stride;             // halves
+  const uint16_t* values;  // [columns][kKeyBlock]
+};
+
 // One block of keys and values of one head.
 struct Bf16Block {
   uint16_t *key_rows, *value_columns;  // scratch: [kKeyBlock][columns], [columns][kKeyBlock]
   const uint16_t* keys = nullptr;
   long key_stride = 0;  // halves
   long held = -1;
+
+  Bf16Keys from(long skipped) const { return {keys + skipped * key_stride, key_stride, value_columns + skipped}; }
 
   void hold(const OneHead& rows, long key, long count, const Bf16Space& space) {
     if (held == key) return;
@@ -86,19 +95,19 @@ struct Bf16Block {
 
 // scores[key][lanes] = k . query, unscaled.
 template <int Vectors>
-inline void score_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const QueryState& state, float* scores) {
+inline void score_bf16(const Bf16Keys& block, long keys, const Bf16Space& space, const QueryState& state, float* scores) {
 #ifdef LONGSPAN_AMX
   for (long key = 0; key < keys; key += kAmxSide) {
-    const char* a = (const char*)(block.keys + key * block.key_stride);
+    const char* a = (const char*)(block.keys + key * block.stride);
     zero_block<true, Vectors == 2>();
-    add_block<false, true, Vectors == 2>(a, 2 * block.key_stride, (const char*)state.query, kLanes * 4, 64, space.columns / 32,
+    add_block<false, true, Vectors == 2>(a, 2 * block.stride, (const char*)state.query, kLanes * 4, 64, space.columns / 32,
                                          NothingAhead{});
     store_block<true, Vectors == 2>(scores + key * Vectors * W, Vectors * 64);
   }
 #else
   const Lines right{state.query, kLanes, kLine};
   for_row_tiles<kHeadRows>(keys, [&]<int Rows>(long key) {
-    const RowMajorOf<int32_t> left{(const int32_t*)(block.keys + key * block.key_stride), block.key_stride / 2};
+    const RowMajorOf<int32_t> left{(const int32_t*)(block.keys + key * block.stride), block.stride / 2};
     tile<PairTerms, Rows, Vectors>(left, right, space.size / 2, scores + key * Vectors * W, false);
   });
 #endif
@@ -149,10 +158,10 @@ inline V greatest_score(const float* scores, long keys) {
 
 // output[e][lanes] += sum over keys of v[key][e] * weight[key][lanes].
 template <int Vectors>
-inline void gather_bf16(const Bf16Block& block, long keys, const Bf16Space& space, const float* weights, QueryState& state) {
+inline void gather_bf16(const Bf16Keys& block, long keys, const Bf16Space& space, const float* weights, QueryState& state) {
 #ifdef LONGSPAN_AMX
   for (long e = 0; e < space.columns; e += kAmxSide) {
-    const char* a = (const char*)(block.value_columns + e * kKeyBlock);
+    const char* a = (const char*)(block.values + e * kKeyBlock);
     float* out = state.output + e * kLanes;
     load_block<true, Vectors == 2>(out, kLanes * 4);
     add_block<false, true, Vectors == 2>(a, 2 * kKeyBlock, (const char*)weights, Vectors * 64, 64, round_up(keys, kPairKeys) / kPairKeys,
@@ -162,7 +171,7 @@ inline void gather_bf16(const Bf16Block& block, long keys, const Bf16Space& spac
 #else
   alignas(64) float sums[kHeadRows * Vectors * W];
   for (long e = 0; e < space.size; e += kHeadRows) {
-    const RowMajorOf<int32_t> left{(const int32_t*)(block.value_columns + e * kKeyBlock), kKeyBlock / 2};
+    const RowMajorOf<int32_t> left{(const int32_t*)(block.values + e * kKeyBlock), kKeyBlock / 2};
     tile<PairTerms, kHeadRows, Vectors>(left, Lines{weights, Vectors * W, kLine}, (keys + 1) / 2, sums, false);
     for (int i = 0; i < kHeadRows; i++)
       for (int j = 0; j < Vectors; j++) {
@@ -173,10 +182,10 @@ inline void gather_bf16(const Bf16Block& block, long keys, const Bf16Space& spac
 #endif
 }
 
-// One block of keys for one group of queries.
+// What one group of queries sees of a block of keys.
 template <int Vectors>
 struct Bf16Step {
-  const Bf16Block& block;
+  const Bf16Keys block;
   const Bf16Space& space;
   const HeadScores& head;
   long key, keys;
@@ -252,10 +261,11 @@ void bf16_attention(const AttentionArgs& args, long head, long begin, long end, 
   Bf16Block block{(uint16_t*)block_at, (uint16_t*)(block_at + space.block_words())};
   const bool change = args.scores.change();
   const float scale = args.scale * kLog2E;
-  each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
-    block.hold(rows, key, keys, space);
-    if (states[g].vectors == 1) Bf16Step<1>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
-    else Bf16Step<kLaneVectors>{block, space, scores, key, keys, scale, change}.absorb(states[g]);
+  each_key_block(scores, states, groups, begin, end, [&](int g, const SeenKeys& seen) {
+    block.hold(rows, seen.block, seen.size, space);
+    const Bf16Keys part = block.from(seen.skipped());
+    if (states[g].vectors == 1) Bf16Step<1>{part, space, scores, seen.first, seen.count, scale, change}.absorb(states[g]);
+    else Bf16Step<kLaneVectors>{part, space, scores, seen.first, seen.count, scale, change}.absorb(states[g]);
   });
   for (int g = 0; g < groups; g++) store_state(states[g], args.head_size, args.out, head * args.head_size);
 }

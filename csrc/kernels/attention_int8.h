@@ -62,20 +62,29 @@ inline void round_queries(const QueryState& state, const Int8Space& space, Int8Q
   }
 }
 
-// The keys and values of one block as bytes, and what they are worth.
+// Keys and values of a block as bytes, and what they are worth, from one of the block's keys on.
+struct Int8Keys {
+  const int8_t* keys;     // [keys][size]
+  const int32_t* values;  // [keys / 4][size]: four keys in a word
+  const float* mean;      // of the block's keys, [size]
+  const float* key_scales;
+  const float* key_offsets;  // what the queries' codes for zero add to a score, negated
+  const float* value_logs;   // of the scales, to base 2
+  const float* value_inverses;
+};
+
+// The keys and values of one block.
 class Int8Block {
  public:
   Int8Block(float* scratch, const Int8Space& space)
-      : keys((int8_t*)scratch), values((int32_t*)(scratch + space.block_words())), mean(scratch + 2 * space.block_words()),
-        rests_(mean + space.size), space_(space) {}
+      : keys_((int8_t*)scratch), values_((int32_t*)(scratch + space.block_words())), mean_(scratch + 2 * space.block_words()),
+        rests_(mean_ + space.size), space_(space) {}
 
-  int8_t* const keys;     // [kKeyBlock][size]
-  int32_t* const values;  // [kKeyBlock / 4][size]: four keys in a word
-  float* const mean;      // of the keys, [size]
-  alignas(64) float key_scales[kKeyBlock];
-  alignas(64) float key_offsets[kKeyBlock];  // what the queries' codes for zero add to a score, negated
-  alignas(64) float value_logs[kKeyBlock];   // of the scales, to base 2
-  alignas(64) float value_inverses[kKeyBlock];
+  // `skipped` is a multiple of four.
+  Int8Keys from(long skipped) const {
+    return {keys_ + skipped * space_.size, values_ + skipped / kBytes * space_.size, mean_,
+            key_scales_ + skipped, key_offsets_ + skipped, value_logs_ + skipped, value_inverses_ + skipped};
+  }
 
   void hold(const OneHead& rows, long key, long count) {
     if (held_ == key) return;
@@ -87,6 +96,13 @@ class Int8Block {
   }
 
  private:
+  int8_t* const keys_;
+  int32_t* const values_;
+  float* const mean_;
+  alignas(64) float key_scales_[kKeyBlock];
+  alignas(64) float key_offsets_[kKeyBlock];
+  alignas(64) float value_logs_[kKeyBlock];
+  alignas(64) float value_inverses_[kKeyBlock];
   long held_ = -1;
   float* const rests_;  // of W keys without the mean, [W][size]
   const Int8Space space_;
@@ -107,13 +123,13 @@ class Int8Block {
           even += pairs.even;
           odd += pairs.odd;
         }
-        store_in_turn(mean + e, even * share, odd * share);
+        store_in_turn(mean_ + e, even * share, odd * share);
       }
     for (; e < space_.size; e += W) {
       const int n = (int)min_long(W, space_.size - e);
       V sum = zero();
       for (long i = 0; i < count; i++) sum += load_from(k, i, e, n);
-      store_some(mean + e, sum * share, n);
+      store_some(mean_ + e, sum * share, n);
     }
   }
 
@@ -122,7 +138,7 @@ class Int8Block {
     V parts[W] = {};
     for (long i = 0; i < count; i++)
       each_part([&](long e, int n) {
-        const V rest = load_from(k, i, e, n) - load_some(mean + e, n);
+        const V rest = load_from(k, i, e, n) - load_some(mean_ + e, n);
         parts[i] = greater_magnitude(parts[i], rest);
         store_some(rests_ + i * space_.size + e, rest, n);
       });
@@ -133,13 +149,13 @@ class Int8Block {
       parts[i] = zero();
       each_part([&](long e, int n) {
         const V shifted = fma(load_some(rests_ + i * space_.size + e, n), broadcast(inverses[i]), broadcast(kMagic));
-        store_some_bytes((uint8_t*)keys + (first + i) * space_.size + e, (VI)shifted, n);
+        store_some_bytes((uint8_t*)keys_ + (first + i) * space_.size + e, (VI)shifted, n);
         parts[i] += shifted - broadcast(kMagic);
       });
     }
     const V total = join_each(parts, [](V a, V b) { return a + b; });
-    store(key_scales + first, scale);
-    store(key_offsets + first, broadcast(-128.0f) * total * scale);
+    store(key_scales_ + first, scale);
+    store(key_offsets_ + first, broadcast(-128.0f) * total * scale);
   }
 
   // The largest magnitudes of a row, to be joined.
@@ -170,17 +186,17 @@ class Int8Block {
       const V reach = most[first / W];
       const V bits = __builtin_convertvector((VI)at_least(reach * broadcast(1.0f / 127), least), V);
       const V log = fma(bits, broadcast(0x1p-23f), broadcast(-127 + 0.0861f));
-      store(value_logs + first, fma(reach, zero(), log));  // NaN where a value is infinite or NaN
-      store(value_inverses + first, exp2(-log));
+      store(value_logs_ + first, fma(reach, zero(), log));  // NaN where a value is infinite or NaN
+      store(value_inverses_ + first, exp2(-log));
     }
   }
 
   // Values `first`.. of the block, those of a word at most.
   void round_values(Matrix v, long first, int count) {
-    int32_t* const line = values + first / kBytes * space_.size;
+    int32_t* const line = values_ + first / kBytes * space_.size;
     each_part([&](long e, int n) {
       VI word{};
-      for (int b = 0; b < count; b++) word |= code_of(load_from(v, b, e, n), broadcast(value_inverses[first + b]), 0) << 8 * b;
+      for (int b = 0; b < count; b++) word |= code_of(load_from(v, b, e, n), broadcast(value_inverses_[first + b]), 0) << 8 * b;
       store_some((float*)line + e, (V)word, n);
     });
   }
@@ -198,10 +214,10 @@ inline V byte_exp2(V x) {
 #endif
 }
 
-// One block of keys for one group of queries.
+// What one group of queries sees of a block of keys.
 template <int Vectors>
 struct Int8Step {
-  const Int8Block& block;
+  const Int8Keys block;
   const Int8Space& space;
   const HeadScores& head;
   const Int8Queries& queries;
@@ -347,10 +363,11 @@ void int8_attention(const AttentionArgs& args, long head, long begin, long end, 
   }
   Int8Block block(scratch + kGroups * space.group_words(), space);
   const bool change = args.scores.change();
-  each_key_block(scores, states, groups, begin, end, [&](int g, long key, long keys) {
-    block.hold(rows, key, keys);
-    if (states[g].vectors == 1) Int8Step<1>{block, space, scores, queries[g], key, keys, change}.absorb(states[g]);
-    else Int8Step<kLaneVectors>{block, space, scores, queries[g], key, keys, change}.absorb(states[g]);
+  each_key_block(scores, states, groups, begin, end, [&](int g, const SeenKeys& seen) {
+    block.hold(rows, seen.block, seen.size);
+    const Int8Keys part = block.from(seen.skipped());
+    if (states[g].vectors == 1) Int8Step<1>{part, space, scores, queries[g], seen.first, seen.count, change}.absorb(states[g]);
+    else Int8Step<kLaneVectors>{part, space, scores, queries[g], seen.first, seen.count, change}.absorb(states[g]);
   });
   for (int g = 0; g < groups; g++) store_state(states[g], space.size, args.out, head * space.size);
 }

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from longspan.batch import Float32, PackedBatch, Partials
-from longspan.program.instructions import Attention, Embed, Linear, Norm, Pool, Qkv
+from longspan.program.instructions import Activation, Attention, Embed, HeadNorm, Linear, Norm, Pool, Qkv
 from longspan.program.operands import Buffer, Rows
+from longspan.program.positions import SelfExtend
 from longspan.program.program import Program
 from longspan.weights import Format
 
@@ -29,6 +30,7 @@ from .harness import (
 )
 from .test_attention import check_attention
 from .test_mlp import mlp
+from .test_self_extend import rope
 
 WIDTH, INNER, HEADS, SIZE = 16, 24, 2, 8
 VOCABULARY = 40
@@ -40,8 +42,17 @@ MANY = 200_000
 RADIUS = 20
 
 
-def body_of(case: Case, **attention: Any) -> Program:
-    """One transformer layer that pools sums, with an embedding of every odd number in its table."""
+def body_of(
+    case: Case,
+    activation: Activation = "gelu",
+    gate: bool = False,
+    heads_end: dict[str, Any] | None = None,
+    **attention: Any,
+) -> Program:
+    """One transformer layer that pools sums, with an embedding of every odd number in its table.
+
+    `heads_end` is what `qkv` does after its projection.
+    """
     table = case.normal(VOCABULARY + len(ODD), WIDTH)
     table[VOCABULARY:, 3] = list(ODD.values())
     x, q, k, v, context = (tokens_buffer(name, WIDTH) for name in ("x", "q", "k", "v", "context"))
@@ -49,10 +60,10 @@ def body_of(case: Case, **attention: Any) -> Program:
     out = Buffer("out", Rows.PARTIALS, WIDTH)
     steps = (
         Embed(stage=0, out=x, tokens=case.known("tokens", table)),
-        Qkv(stage=1, x=x, q=q, k=k, v=v, weight=case.weight("qkv", 3 * WIDTH, WIDTH), **heads),
+        Qkv(stage=1, x=x, q=q, k=k, v=v, weight=case.weight("qkv", 3 * WIDTH, WIDTH), **heads, **(heads_end or {})),
         Attention(stage=1, q=q, k=k, v=v, out=context, scale=SIZE**-0.5, **heads, **attention),
         Linear(stage=1, x=context, out=x, weight=case.weight("o", WIDTH, WIDTH), residual=x),
-        mlp(case, x, x, INNER, bias=False),
+        mlp(case, x, x, INNER, activation, bias=False, gate=gate),
         Norm(stage=1, x=x, out=x, weight=case.weight("norm", WIDTH), eps=1e-5),
         Pool(stage=2, x=x, out=out, kind="sum", index=0),
     )
@@ -62,9 +73,11 @@ def body_of(case: Case, **attention: Any) -> Program:
 class Model:
     """The body in executors of one and two threads; batches get ids that depend on the segment's length alone."""
 
-    def __init__(self, isa: str, weights: Format, **attention: Any) -> None:
+    def __init__(self, isa: str, weights: Format, **body_options: Any) -> None:
         case = Case(1)
-        body = body_of(case, **attention)
+        if (sinks := body_options.get("sinks")) is not None:
+            body_options["sinks"] = case.known("sinks", np.array(sinks, np.float32))
+        body = body_of(case, **body_options)
         self._executors: dict[int, CpuExecutor] = {
             threads: cpu_executor(body, case.tensors, threads=threads, isa=isa, weights=weights) for threads in THREADS
         }
@@ -158,6 +171,51 @@ def test_odd_numbers_stay_in_their_segment(
         assert_same_bits([found[0], found[-1]], [alone[lengths[0]], alone[lengths[-1]]], f"{odd}, {lengths}")
         if odd == "nan":
             assert np.isnan(found[1]).all()
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "gated": {"gate": True, "activation": "silu"},
+    "gelu_tanh": {"activation": "gelu_tanh"},
+    "relu": {"activation": "relu"},
+    "tanh": {"activation": "tanh"},
+    "turned": {"heads_end": {"rope": rope(SIZE), "norm": HeadNorm(kind="rms", eps=1e-5, values=True)}},
+    "turned in pairs": {"heads_end": {"rope": rope(SIZE, interleaved=True)}},
+    "capped": {"soft_cap": 5.0, "sinks": (0.0, 2.0)},
+    "by distance": {"slopes": (0.5, 0.25), "left": RADIUS, "right": 3},
+    "extended": {"rope": rope(SIZE), "self_extend": SelfExtend(40, 3, 10)},
+}
+
+
+@every_tier
+@every_format
+@pytest.mark.parametrize("kind", BODIES)
+def test_odd_numbers_whatever_the_layer_does(isa: str, weights: Format, kind: str) -> None:
+    """They stay in their segment, and no NaN is lost on its way."""
+    model = Model(isa, weights, **BODIES[kind])
+    lengths = [5, 150, 70]
+    alone = [model.run(pooled([length]))[0] for length in (5, 70)]
+    batch = pooled(lengths)
+    for token, odd in enumerate(ODD, VOCABULARY):
+        ids = batch.ids.copy()
+        ids[5] = token
+        found = model.run(replace(batch, ids=ids))
+        assert_same_bits([found[0], found[2]], alone, odd)
+        if odd == "nan":
+            assert np.isnan(found[1]).all()
+
+
+@every_tier
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_keys_out_of_sight_are_not_read(isa: str, weights: Format) -> None:
+    """Their weights would be zero, but zero times a value that is no number is none."""
+    model = Model(isa, weights, left=RADIUS, right=RADIUS)
+    rows = np.arange(129, dtype=np.int64)
+    ones = np.ones(128, np.float32)
+    ids = ids_of(128)
+    ids[100] = VOCABULARY + list(ODD).index("nan")
+    found = model.run(batch_of([128], ids=ids, partials=[Partials(rows[:-1], rows[1:], ones, 0 * ones, rows)]))
+    assert np.isfinite(found[:32]).all()
+    assert np.isnan(found[100 - RADIUS : 100 + RADIUS + 1]).all()
 
 
 @every_tier
