@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,7 +26,7 @@ P = TypeVar("P", bound=Participant)
 
 @dataclass
 class Setup:
-    """One run of the command."""
+    """One workload of one run of the command."""
 
     model: Path
     rounds: int
@@ -46,6 +46,10 @@ class Setup:
         """Shows how far it is."""
         print(f"  {line}", flush=True)
 
+    def report_unchecked(self, reason: str) -> None:
+        """Says that this workload compares no vectors with a reference."""
+        self.report(f"vectors are unchecked: {reason}")
+
     def try_to_make(self, name: str, make: Callable[[str], P]) -> P | None:
         """What `make` gives, or None and a line where it cannot run here."""
         if name in self.skipped:
@@ -59,8 +63,14 @@ class Setup:
         self.obeyed[name] = made.obeys_tier
         return made
 
-    def task(self, title: str, results: Sequence[Measurement], work: float = 0.0) -> Task:
+    def task(
+        self,
+        title: str,
+        results: Sequence[Measurement],
+        work: float = 0.0,
+        beside: Mapping[str, Measurement] | None = None,
+    ) -> Task:
         """The results beside the ceilings; `work` is in operations, 0 where nothing is said of ceilings."""
         self.look_up()
         free = frozenset(name for name, obeys in self.obeyed.items() if self.isa and not obeys)
-        return Task(title, results, work, self.ceilings, free)
+        return Task(title, results, work, self.ceilings, free, beside or {})

@@ -24,6 +24,8 @@ def run(setup: Setup, names: Sequence[str], count: int, max_length: int, latency
     made = (setup.try_to_make(name, lambda name: peers.make(name, source)) for name in names)
     implementations = [implementation for implementation in made if implementation is not None]
     reference = next((peer for peer in implementations if peer.name == REFERENCE), None)
+    if reference is None:
+        setup.report_unchecked(f"{REFERENCE} does not take part")
     results = runner.measure(
         implementations,
         sample,

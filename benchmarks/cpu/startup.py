@@ -65,7 +65,19 @@ class Start:
 
 def run(setup: Setup, names: Sequence[str], max_length: int) -> Task:
     """Each in a fresh process, alternately; what a first, unmeasured round reads from disk is in memory afterwards."""
-    source = Source(setup.model, max_length, setup.exports)
+    pairs = _checked(setup, names, Source(setup.model, max_length, setup.exports))
+    for number in range(setup.rounds if pairs else 0):
+        shift = number % len(pairs)
+        for start, result in pairs[shift:] + pairs[:shift]:
+            seconds, _, peak = start.run()
+            result.seconds.append(seconds)
+            result.peak_memory_bytes = max(peak, result.peak_memory_bytes or 0)
+        setup.report(f"round {number + 1} of {setup.rounds}")
+    return setup.task("from the start of a process to the first vector", [result for _, result in pairs])
+
+
+def _checked(setup: Setup, names: Sequence[str], source: Source) -> list[tuple[Start, runner.Measurement]]:
+    """Those that start, and whose vector is close to the reference's where that takes part."""
     reference: NDArray[np.float32] | None = None
     pairs: list[tuple[Start, runner.Measurement]] = []
     for name in sorted(names, key=lambda name: name != REFERENCE):
@@ -75,18 +87,14 @@ def run(setup: Setup, names: Sequence[str], max_length: int) -> Task:
         _, vector, peak = start.run()
         reference = vector if name == REFERENCE else reference
         result = runner.Measurement(name, start.precision, peak_memory_bytes=peak)
-        if reference is not None:
-            result.cosine_min, result.cosine_mean = runner.cosines(vector, reference)
+        if wrong := runner.check(result, vector, reference):
+            setup.report(f"left out {name}: {wrong}")
+            continue
         pairs.append((start, result))
         setup.report(f"checked {name}")
-    for number in range(setup.rounds if pairs else 0):
-        shift = number % len(pairs)
-        for start, result in pairs[shift:] + pairs[:shift]:
-            seconds, _, peak = start.run()
-            result.seconds.append(seconds)
-            result.peak_memory_bytes = max(peak, result.peak_memory_bytes or 0)
-        setup.report(f"round {number + 1} of {setup.rounds}")
-    return setup.task("from the start of a process to the first vector", [result for _, result in pairs])
+    if reference is None:
+        setup.report_unchecked(f"{REFERENCE} does not take part")
+    return pairs
 
 
 def _start(name: str, source: Source) -> Start:

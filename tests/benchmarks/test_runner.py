@@ -42,7 +42,10 @@ def test_alternates_tunes_and_compares() -> None:
     first, second = runner.measure([slow, fast], texts, 100, rounds=2, reference=slow.encode(texts))
     assert calls[-4:] == ["slow", "fast", "fast", "slow"]  # the second round starts with the other
     assert second.setting == {"batch": 16}
+    assert [trial.setting for trial in second.trials] == [{"batch": 8}, {"batch": 16}]
+    assert second.trials[1].seconds < 0.03 <= second.trials[0].seconds
     assert first.setting == {"batch": 1}
+    assert first.trials == []
     assert second.cosine_min == pytest.approx(1)
     ratio, low, high = second.ratios(first)
     assert 2 < low <= ratio <= high
@@ -52,10 +55,15 @@ def test_alternates_tunes_and_compares() -> None:
 
 
 def test_latency_is_of_single_texts() -> None:
-    (result,) = runner.measure([Fake("one", {1: 0.001}, [])], ["a"], 1, rounds=1, query="why?")
-    assert len(result.latencies) == runner.SINGLE_CALLS
-    assert result.latency_p50_ms is not None
-    assert result.latency_p50_ms >= 1
+    calls: list[str] = []
+    slow, fast = Fake("slow", {1: 0.003}, calls), Fake("fast", {1: 0.001}, calls)
+    first, second = runner.measure([slow, fast], ["a"], 1, rounds=2, query="why?")
+    assert len(calls) > 2 * 2 * runner.SINGLE_CALLS
+    assert len(first.latencies) == 2  # one a round
+    assert first.latency_p50_ms is not None
+    assert first.latency_p50_ms >= 3
+    ratio, low, high = second.latency_ratios(first)
+    assert 1 < low <= ratio <= high
 
 
 def test_cosines_refuse_other_shapes() -> None:

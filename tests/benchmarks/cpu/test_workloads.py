@@ -29,14 +29,17 @@ def test_texts(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (task,) = figures(tmp_path, "--model", str(small), "--texts", "20")["tasks"]
     assert task["results"][0]["tokens_per_second"] > 0
     assert task["results"][0]["latency_p50_ms"] > 0
-    assert "ceilings, register-only loops" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ceilings, register-only loops" in printed
+    assert printed.count("vectors are unchecked: sentence-transformers does not take part") == 1
 
 
-def test_startup(small: Path, tmp_path: Path) -> None:
+def test_startup(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (task,) = figures(tmp_path, "--model", str(small), "--workload", "startup")["tasks"]
     (result,) = task["results"]
     assert 0 < result["seconds"][0] < 30
     assert result["peak_memory_bytes"] > 1 << 20
+    assert capsys.readouterr().out.count("vectors are unchecked") == 1
 
 
 @pytest.mark.slow
