@@ -61,7 +61,9 @@ class Encoder(LoadedModel):
         prompts: name → text, put before the texts of a call; added to the checkpoint's own.
         default_prompt_name: the prompt of calls that name none.
         similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; by default the checkpoint's, else cosine.
-        threads: how many CPU threads; by default one per physical core that the process may use.
+        threads: how many CPU threads run the model; by default one per physical core that the process may use. Texts
+            are tokenised beside them, by the tokenizers library's own threads on all cores; but with 1 by the caller's,
+            one text after another, and not while the model runs.
         memory: a ceiling on what this process ever has resident (VmHWM), in bytes or as "2GiB"; no bit of a vector
             depends on it. What does not fit of the weights is read from the disk layer by layer, for many texts at a
             time: from the model folder where `save` wrote them as "bfloat16" or "int8", else from a temporary file.
@@ -129,7 +131,9 @@ class Encoder(LoadedModel):
         self._changes = Changes.of(given, extras, merged, foreign=backend == "transformers")
         self._choices = Choices.of(model, dense, pooling, include_prompt)
         self._arguments["include_prompt"] = self._choices.include_prompt  # which the folder's path alone may not tell
-        self._routing = Routing.load(self._folder, make_executor, self._changes, self._choices, find)
+        self._routing = Routing.load(
+            self._folder, make_executor, self._changes, self._choices, find, serial=threads == 1
+        )
         self._set(initial_settings(extras, self._routing.recipes.main, self._arguments))
 
     def __repr__(self) -> str:

@@ -69,7 +69,7 @@ class Trunk:
     executor: Executor
 
     @classmethod
-    def load(cls, recipe: Recipe, make_executor: MakeExecutor, changes: Changes) -> Trunk:
+    def load(cls, recipe: Recipe, make_executor: MakeExecutor, changes: Changes, *, serial: bool = False) -> Trunk:
         """Load a checkpoint's transformer.
 
         Args:
@@ -77,6 +77,7 @@ class Trunk:
             make_executor: makes the executor from the pooled body, the checkpoint's tensors, sample texts and the
                 length of the longest text to expect.
             changes: to the model.
+            serial: whether texts are tokenised by the caller's thread alone.
 
         Raises:
             CheckpointError: the checkpoint is incomplete, damaged or not supported.
@@ -84,7 +85,11 @@ class Trunk:
         """
         backbone = load_backbone(recipe, changes)
         tokenizer = Tokenizer.load(
-            recipe.files.tokenizer, lower_case=recipe.lower_case, specials=not recipe.static, wrap=recipe.wrap
+            recipe.files.tokenizer,
+            lower_case=recipe.lower_case,
+            specials=not recipe.static,
+            wrap=recipe.wrap,
+            serial=serial,
         )
         _check_specials(tokenizer, backbone.vocabulary, recipe.files.tokenizer)
         program = backbone.body.pooled(pool_kinds(recipe.pooling))

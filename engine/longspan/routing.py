@@ -36,6 +36,8 @@ class Routing:
         changes: Changes,
         choices: Choices = NOTHING,
         find: Find = find_model,
+        *,
+        serial: bool = False,
     ) -> Routing:
         """Load a model folder; routes that go through the same transformer share its weights.
 
@@ -44,6 +46,7 @@ class Routing:
             make_executor: as for `Trunk.load`.
             changes, choices: what a caller wants of it.
             find: finds the model that an adapter is for, where the folder is one.
+            serial: as for `Trunk.load`.
 
         Raises:
             CheckpointError: it is incomplete, damaged or not supported.
@@ -53,7 +56,7 @@ class Routing:
         trunks: dict[object, Trunk] = {}
         for recipe in recipes.all:
             if _shared(recipe) not in trunks:
-                trunks[_shared(recipe)] = Trunk.load(recipe, make_executor, changes)
+                trunks[_shared(recipe)] = Trunk.load(recipe, make_executor, changes, serial=serial)
         return cls(recipes, tuple(Pipeline(folder, recipe, trunks[_shared(recipe)]) for recipe in recipes.all))
 
     @property

@@ -152,7 +152,7 @@ def streamed_groups(inputs: Iterable[Input], memory: int | None = None) -> Itera
 
 
 def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, offsets: bool) -> Iterator[Slice]:
-    """The groups, taken as they are needed; the next is tokenised meanwhile.
+    """The groups, taken as they are needed; the next is tokenised meanwhile, unless the tokenizer is serial.
 
     Raises:
         InputError: a text is too long and the policy is "error", the prompt leaves no room, or a text lacks the token
@@ -160,8 +160,9 @@ def slices(pipeline: Pipeline, groups: Iterator[Group], options: Options, *, off
         MemoryCeilingError: tokenising a slice would not leave the process below its ceiling.
     """
     left, most = 0, slice_characters(pipeline.memory, _SLICE_CHARACTERS) // 2
+    serial = pipeline.tokenizer.serial
     for part in prefetched(
-        lambda group: make_slice(pipeline, group, options, offsets=offsets), groups, lambda group: group.alone
+        lambda group: make_slice(pipeline, group, options, offsets=offsets), groups, lambda group: serial or group.alone
     ):
         failure = part.failure
         if part.documents:

@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from longspan import Encoder, _csrc
 from longspan.checkpoint.panels import panel_file
 from longspan.checkpoint.tensors import Tensors
+from longspan.cli.info import RUNS, _instructions, _runs
+from longspan.program import instructions
+from longspan.program.formats import in_format
+from longspan.program.instructions import Attention, Instruction, Linear, Moe, Norm, Qkv, Routing, Tap
+from longspan.program.operands import Buffer, Rows, Weight
+from longspan.program.positions import SelfExtend
+from longspan.program.program import Program
+from longspan.program.rope import Frequencies, Rope
 
 Run = Callable[..., Any]
+
+KINDS = {
+    kind.__name__: kind
+    for kind in vars(instructions).values()
+    if isinstance(kind, type) and issubclass(kind, Instruction) and kind is not Instruction
+}
+ROWS = Buffer("x", Rows.TOKENS, 8)
+ROPE = Rope(4, Frequencies((1.0, 0.5)))
+VALUES: dict[Any, Any] = {
+    Buffer: ROWS,
+    Weight: Weight(("w",), (8, 8)),
+    Routing: Routing(experts=4, chosen=2, normalised=True),
+    int: 1,
+    float: 0.5,
+    bool: True,
+}
+
+
+def made(kind: type[Instruction], /, **given: Any) -> Instruction:
+    """An instruction with some value for every field that needs one."""
+    hints = get_type_hints(kind)
+    for spec in dataclasses.fields(kind):
+        if spec.name not in given and spec.default is dataclasses.MISSING:
+            hint = hints[spec.name]
+            given[spec.name] = get_args(hint)[0] if get_origin(hint) is Literal else VALUES[hint]
+    return kind(**given)
+
+
+def lines_of(*steps: Instruction) -> list[tuple[str, int, str]]:
+    """What the table says of a body: (op, count, what it runs)."""
+    body, tail = Program("body", steps, (), (ROWS,)), Program("tail", (), ())
+    machine = {"device": "cpu", "tier": "generic"}
+    return [
+        (entry["op"], entry["count"], entry["runs"]) for entry in _instructions([body, tail], "float32", machine, None)
+    ]
 
 
 def test_json(longspan: Run, minilm: Path) -> None:
@@ -76,6 +120,62 @@ def test_schedule(longspan: Run, tiny: Path) -> None:
     machine = json.loads(longspan("info", tiny, "--json", "--threads", 2).out)["machine"]
     assert "a thread each; all threads together where texts have 1024 tokens" in machine["schedule"]
     assert machine["schedule"] in longspan("info", tiny, "--threads", 2).out
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_instruction_is_described(name: str) -> None:
+    step = made(KINDS[name])
+    head, _, text = _runs(step, "float32", "generic", None).partition(": ")
+    assert head == "C++ float32"
+    assert text
+    assert text != step.op
+
+
+def test_nothing_else_is_described() -> None:
+    assert set(RUNS) == {name.lower() for name in KINDS}
+
+
+def test_forms_of_one_kind_have_lines_of_their_own() -> None:
+    window: dict[str, Any] = {"left": 64, "right": 64}
+    turned: dict[str, Any] = {"rope": ROPE, "self_extend": SelfExtend(256, 4, 64)}
+    attention = [made(Attention, stage=stage, **given) for stage, given in enumerate([{}, window, window, {}, turned])]
+    lines = lines_of(made(Tap, stage=0), *attention, made(Tap, stage=5), made(Norm, stage=5, kind="rms"))
+    assert [(op, count) for op, count, _ in lines] == [
+        ("tap", 2),
+        ("attention", 2),
+        ("attention", 2),
+        ("attention", 1),
+        ("norm", 1),
+    ]
+    _, full, local, grouped, norm = (runs for _, _, runs in lines)
+    assert "all keys," in full
+    assert "64 keys before and 64 keys after," in local
+    assert "in groups of 4 beyond 64/256" in grouped
+    assert "rms" in norm
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "text"),
+    [
+        (Attention, {"right": 0}, "causal"),
+        (Attention, {"left": 9, "right": 0}, "9 keys before and 0 keys after"),
+        (Attention, {"right": 3}, "all keys before and 3 keys after"),
+        (Attention, {"slopes": (0.5,), "soft_cap": 50.0}, "ALiBi, soft cap"),
+        (Qkv, {"rope": ROPE}, "then heads turned"),
+        (Linear, {"activation": "tanh"}, "tanh"),
+        (Moe, {"gate": VALUES[Weight], "activation": "silu"}, "2 of 4, silu gate"),
+    ],
+)
+def test_what_steps_differ_in(kind: type[Instruction], given: dict[str, Any], text: str) -> None:
+    assert f", {text}, " in lines_of(made(kind, **given))[0][2]
+    assert text not in lines_of(made(kind))[0][2]
+
+
+def test_formats_have_lines_of_their_own() -> None:
+    narrow = in_format(Program("narrow", (made(Linear),), (), (ROWS,)), "bfloat16").instructions
+    (_, _, exact), (_, _, rounded) = lines_of(made(Linear), *narrow)
+    assert exact.startswith("C++ float32: ")
+    assert rounded.startswith("C++ bfloat16: ")
 
 
 def test_lines(longspan: Run, tiny: Path) -> None:

@@ -1,16 +1,21 @@
-"""How many threads: the affinity mask, physical cores and both versions of the cgroup's quota."""
+"""How many threads: the affinity mask, physical cores and both versions of the cgroup's quota; and that one is one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from longspan import Encoder, slices
 from longspan.executors import threads
 from longspan.executors.threads import _cgroup_quota, _siblings, default_threads
+from longspan.text.tokenizer import Tokenizer
 
 
 def v2(folder: Path, content: str) -> None:
@@ -140,3 +145,43 @@ def test_affinity_of_this_machine() -> None:
     output = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
     assert output.strip() == "1"
     assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_thread_does_all_of_it(small: Path, number: int) -> None:
+    """By the processor's time that others took: the executor's threads, and the tokenizer's."""
+    script = """
+import sys, time
+from longspan import Encoder
+encoder = Encoder(sys.argv[1], device="cpu", threads=int(sys.argv[2]))
+texts = [f"text {n} of many" for n in range(5000)]
+whole, own = time.process_time(), time.thread_time()
+encoder.encode(texts)
+encoder.encode_chunks("A longer document. " * 9000, chunk_tokens=(64, 128))
+list(encoder.stream(texts))
+whole, own = time.process_time() - whole, time.thread_time() - own
+print((whole - own) / whole)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("TOKENIZERS_PARALLELISM", None)  # which would keep the library to one thread
+    command = [sys.executable, "-W", "ignore", "-c", script, str(small), str(number)]
+    others = float(subprocess.check_output(command, env=environment, text=True))
+    assert others < 0.02 if number == 1 else others > 0.1
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_thread_tokenises_too(small: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """More threads tokenise a slice while the one before is computed; vectors are the same."""
+    tokenise, seen = Tokenizer.encode, set[int]()
+
+    def watched(self: Tokenizer, texts: Sequence[str], **options: Any) -> Any:
+        seen.add(threading.get_ident())
+        return tokenise(self, texts, **options)
+
+    texts = [f"text {n} of many" for n in range(60)]
+    encoder = Encoder(small, device="cpu", threads=number)
+    whole = encoder.encode(texts)
+    monkeypatch.setattr(slices, "_SLICE_TEXTS", 16)
+    monkeypatch.setattr(Tokenizer, "encode", watched)
+    assert encoder.encode(texts).tobytes() == whole.tobytes()
+    assert (seen == {threading.get_ident()}) == (number == 1)

@@ -203,6 +203,28 @@ def test_pickle_and_threads(minilm: Path) -> None:
     assert found == [expected] * 4
 
 
+@pytest.mark.parametrize("offsets", [False, True])
+def test_one_by_one_is_the_same(minilm: Path, offsets: bool) -> None:
+    tokenizer, serial = (Tokenizer.load(minilm, serial=serial) for serial in (False, True))
+    assert (tokenizer.serial, serial.serial) == (False, True)
+    texts = [*real_texts(), "中文，word " * 20_000, "[SEP]" * 30_000]
+    for ours, expected in zip(
+        pickle.loads(pickle.dumps(serial)).encode(texts, offsets=offsets),
+        tokenizer.encode(texts, offsets=offsets),
+        strict=True,
+    ):
+        assert ours.ids.tolist() == expected.ids.tolist()
+        if offsets:
+            assert as_lists(ours) == as_lists(expected)
+        else:
+            assert ours.starts is ours.ends is None
+
+
+def test_serial_outlasts_pickling(minilm: Path) -> None:
+    for serial in (False, True):
+        assert pickle.loads(pickle.dumps(Tokenizer.load(minilm, serial=serial))).serial is serial
+
+
 @pytest.mark.parametrize(
     "options",
     [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}, {}],

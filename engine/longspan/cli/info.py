@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from .terminal import fields, show, show_json
 if TYPE_CHECKING:
     from ..checkpoint.recipe import TailModule
     from ..pipeline import Pipeline
+    from ..program import instructions
     from ..program.instructions import Instruction
     from ..program.program import Program
     from ..weights import Format
@@ -22,18 +23,7 @@ DESCRIPTION = "Shows what a model is, how texts become vectors, and what runs ea
 EXAMPLE = "example:\n  longspan info sentence-transformers/all-MiniLM-L6-v2 --program"
 
 _PANELS = "packed panels of 16 columns"
-RUNS: Mapping[str, str] = {
-    "embed": "rows read from the mapped file",
-    "norm": "row by row",
-    "linear": _PANELS,
-    "qkv": f"one product, {_PANELS}",
-    "attention": "flash-style, queries across the lanes",
-    "mlp": f"tile by tile, {_PANELS}",
-    "pool": "ragged weighted segment sums",
-    "combine": "partials in window order",
-    "normalize": "cut and unit length in one step",
-}
-"""How the C++ executor runs each instruction; of products it also tells how the tier multiplies."""
+_LOW_RANK = "low-rank pairs by task"
 
 
 def add_parser(commands: Any) -> None:
@@ -160,35 +150,35 @@ def _int8_attention(folder: Path) -> bool:
 def _instructions(
     programs: list[Program], weights: Format, machine: Mapping[str, Any], int8_attention: bool | None
 ) -> Iterator[dict[str, Any]]:
-    """One entry per kind of instruction and program: how often it occurs, its weights, what runs it."""
+    """One entry per form of an instruction in a program: how often it occurs, its weights, what runs it.
+
+    Forms of one kind follow each other, kinds and forms in the order in which they first occur.
+    """
     device = machine["device"]
     for name, program in zip(("body", "tail"), programs, strict=True):
-        for op in dict.fromkeys(step.op for step in program.instructions):
-            steps = [step for step in program.instructions if step.op == op]
-            yield {
-                "program": name,
-                "op": op,
-                "count": len(steps),
-                "weights": sum(weight.size for step in steps for weight in step.weights),
-                "runs": (
-                    _runs(steps[0], weights, machine["tier"], int8_attention)
-                    if device == "cpu"
-                    else f"torch on {device}"
-                ),
-            }
+        forms: dict[str, dict[str, list[Instruction]]] = {}
+        for step in program.instructions:
+            runs = f"torch on {device}" if device != "cpu" else _runs(step, weights, machine["tier"], int8_attention)
+            forms.setdefault(step.op, {}).setdefault(runs, []).append(step)
+        for op, of_kind in forms.items():
+            for runs, steps in of_kind.items():
+                size = sum(weight.size for step in steps for weight in step.weights)
+                yield {"program": name, "op": op, "count": len(steps), "weights": size, "runs": runs}
 
 
 def _runs(step: Instruction, weights: Format, tier: str, int8_attention: bool | None) -> str:
     """What an instruction calculates in on the CPU, and how; of int8 attention what a saved folder says, or None."""
     from .. import _csrc
     from ..program.formats import Product
-    from ..program.instructions import Attention
+    from ..program.instructions import Attention, LatentAttention
 
-    text = RUNS.get(step.op, step.op)
-    if not isinstance(step, Product | Attention):
-        return f"C++ float32: {text}"
-    if not isinstance(step, Attention):
+    text = ", ".join(RUNS[step.op](step))
+    if isinstance(step, LatentAttention):
+        return f"C++ float32: {text}, {_csrc.how_products_run(tier, 'float32')}"
+    if isinstance(step, Product):
         return f"C++ {step.format}: {text}, {_csrc.how_products_run(tier, step.format)}"
+    if not isinstance(step, Attention):
+        return f"C++ float32: {text}"
     faster = weights == "int8" and step.rope is None and _csrc.int8_attention_is_faster(tier)
     if faster and int8_attention is None:
         return f"C++ int8 if the sample texts bear it, else {step.q.dtype}: {text}"
@@ -196,6 +186,121 @@ def _runs(step: Instruction, weights: Format, tier: str, int8_attention: bool | 
         return f"C++ int8: {text}"
     wanted = step.q.dtype
     return f"C++ {wanted}: {text}, {_csrc.how_products_run(tier, wanted)}"
+
+
+def _embed(step: instructions.Embed) -> Iterator[str]:
+    yield "rows read from the mapped file"
+    if step.position_map is not None:
+        yield f"positions {step.position_map}"
+    if step.tokens_low_rank is not None or step.types_low_rank is not None:
+        yield _LOW_RANK
+
+
+def _norm(step: instructions.Norm) -> Iterator[str]:
+    yield f"{step.kind} norm row by row"
+    if step.residual is not None:
+        yield "with a residual"
+
+
+def _linear(step: instructions.Linear) -> Iterator[str]:
+    yield _PANELS
+    if step.activation != "identity":
+        yield step.activation
+    if step.factor is not None:
+        yield "times a factor"
+    if step.low_rank is not None:
+        yield _LOW_RANK
+
+
+def _qkv(step: instructions.Qkv) -> Iterator[str]:
+    yield f"one product, {_PANELS}"
+    if step.low_rank is not None:
+        yield _LOW_RANK
+    after = {"normalised": step.norm, "turned": step.rope, "scaled by position": step.q_scale}
+    finished = [word for word, given in after.items() if given is not None]
+    if finished:
+        yield f"then heads {' and '.join(finished)}"
+
+
+def _attention(step: instructions.Attention) -> Iterator[str]:
+    yield "flash-style, queries across the lanes"
+    if step.left is None and step.right is None:
+        yield "all keys"
+    elif step.left is None and step.right == 0:
+        yield "causal"
+    else:
+        sides = {"before": step.left, "after": step.right}
+        yield " and ".join(f"{'all' if keys is None else keys} keys {side}" for side, keys in sides.items())
+    biases = {
+        "ALiBi": bool(step.slopes),
+        "relative bias": step.relative is not None,
+        "soft cap": step.soft_cap is not None,
+        "sinks": step.sinks is not None,
+    }
+    yield from (word for word, given in biases.items() if given)
+    if step.rope is not None:
+        yield f"keys turned as they are read, near or in groups of {step.self_extend}"
+
+
+def _mlp(step: instructions.Mlp) -> Iterator[str]:
+    yield f"tile by tile, {_PANELS}"
+    yield _activation(step)
+    if any(pair is not None for pair in (step.up_low_rank, step.gate_low_rank, step.down_low_rank)):
+        yield _LOW_RANK
+
+
+def _moe(step: instructions.Moe) -> Iterator[str]:
+    yield "router in float32"
+    yield f"tile by tile each expert on the rows that chose it, {_PANELS}"
+    yield f"{step.routing.chosen} of {step.routing.experts}"
+    yield _activation(step)
+
+
+def _activation(step: instructions.Mlp | instructions.Moe) -> str:
+    return step.activation if step.gate is None else f"{step.activation} gate"
+
+
+def _latent_attention(_: instructions.LatentAttention) -> Iterator[str]:
+    yield "tile by tile, constant matrices multiplied with each other at load"
+    yield _PANELS
+
+
+def _tap(_: instructions.Tap) -> Iterator[str]:
+    yield "row by row, a layer's share added to the mean"
+
+
+def _pool(step: instructions.Pool) -> Iterator[str]:
+    yield "ragged weighted segment sums" if step.kind == "sum" else "ragged segment maxima"
+
+
+def _combine(step: instructions.Combine) -> Iterator[str]:
+    yield f"partials in window order, {step.kind}"
+
+
+def _normalize(step: instructions.Normalize) -> Iterator[str]:
+    yield "cut and unit length in one step" if step.unit else "cut"
+
+
+def _tanh_quantize(_: instructions.TanhQuantize) -> Iterator[str]:
+    yield "row by row, tanh rounded to integers of 8 bits"
+
+
+RUNS: Mapping[str, Callable[[Any], Iterator[str]]] = {
+    "embed": _embed,
+    "norm": _norm,
+    "linear": _linear,
+    "qkv": _qkv,
+    "attention": _attention,
+    "mlp": _mlp,
+    "moe": _moe,
+    "latentattention": _latent_attention,
+    "tap": _tap,
+    "pool": _pool,
+    "combine": _combine,
+    "normalize": _normalize,
+    "tanhquantize": _tanh_quantize,
+}
+"""How the C++ executor runs each instruction, and what of it steps of one kind may differ in."""
 
 
 def _table(instructions: list[dict[str, Any]]) -> Iterator[str]:

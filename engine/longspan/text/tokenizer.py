@@ -45,13 +45,15 @@ class Tokenizer:
     Attributes:
         raw: the tokenizers library's object. Treat it as read-only.
         prefix, suffix: [p], [s] special tokens that the checkpoint puts around one text.
+        serial: whether texts are tokenised one by one in the caller's thread, not shared out among the library's own.
     """
 
     raw: tokenizers.Tokenizer
     prefix: Int32
     suffix: Int32
+    serial: bool
 
-    def __init__(self, raw: tokenizers.Tokenizer, name: str = "the tokenizer") -> None:
+    def __init__(self, raw: tokenizers.Tokenizer, name: str = "the tokenizer", *, serial: bool = False) -> None:
         """Takes over `raw`; `name` is for messages.
 
         Raises:
@@ -59,7 +61,7 @@ class Tokenizer:
         """
         raw.no_truncation()
         raw.no_padding()
-        self.raw = raw
+        self.raw, self.serial = raw, serial
         self.prefix, self.suffix = _specials(raw, name)
         self._cutter: Cutter | None = None
         self._cutter_made = False
@@ -72,6 +74,7 @@ class Tokenizer:
         lower_case: bool = False,
         specials: bool = True,
         wrap: tuple[str, str] | None = None,
+        serial: bool = False,
     ) -> Tokenizer:
         """Reads `tokenizer.json`, or for BERT's relatives `vocab.txt`; others are converted by transformers.
 
@@ -82,6 +85,7 @@ class Tokenizer:
             specials: whether special tokens are put around a text.
             wrap: what stands before and behind every text, as words; texts are stripped then. Their tokens count among
                 the special ones.
+            serial: as the attribute.
 
         Raises:
             CheckpointNotFoundError: there is no such file.
@@ -109,10 +113,10 @@ class Tokenizer:
             raw.post_processor = tokenizers.processors.TemplateProcessing(single="$A", special_tokens=[])
         if wrap is not None:
             _wrap(raw, wrap, str(path))
-        return cls(raw, str(path))
+        return cls(raw, str(path), serial=serial)
 
-    def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:
-        return _from_json, (self.raw.to_str(),)
+    def __reduce__(self) -> tuple[Callable[[str, bool], Tokenizer], tuple[str, bool]]:
+        return _from_json, (self.raw.to_str(), self.serial)
 
     def encode(self, texts: Sequence[str], *, offsets: bool) -> list[Tokens]:
         """Tokenises texts of any length, without special tokens; those written in a text are recognised.
@@ -167,8 +171,7 @@ class Tokenizer:
         return self._cutter.cuts(text, size) if self._cutter else []
 
     def _encode_slice(self, texts: list[str], offsets: bool) -> list[Tokens]:
-        encode = self.raw.encode_batch if offsets else getattr(self.raw, "encode_batch_fast", self.raw.encode_batch)
-        encodings = encode(texts, add_special_tokens=False)
+        encodings = self._encodings(texts, offsets)
         # One array per slice and views of it. fromiter over flat numbers takes half the time of np.array on the pairs.
         bounds = np.cumsum([0, *map(len, encodings)]).tolist()
         total = bounds[-1]
@@ -181,6 +184,12 @@ class Tokenizer:
         starts, ends = np.ascontiguousarray(flat.reshape(-1, 2).T)
         return [Tokens(ids[first:last], starts[first:last], ends[first:last]) for first, last in ranges]
 
+    def _encodings(self, texts: list[str], offsets: bool) -> list[tokenizers.Encoding]:
+        if self.serial:  # a batch, even of one text, would go to the library's pool, which has a thread for every core
+            return [self.raw.encode(text, add_special_tokens=False) for text in texts]
+        encode = self.raw.encode_batch if offsets else getattr(self.raw, "encode_batch_fast", self.raw.encode_batch)
+        return list(encode(texts, add_special_tokens=False))
+
 
 def _parse(read: Callable[[], Any], path: Path) -> Any:
     try:
@@ -189,8 +198,8 @@ def _parse(read: Callable[[], Any], path: Path) -> Any:
         raise CheckpointError(f"{path} is not a usable tokenizer: {error}") from error
 
 
-def _from_json(text: str) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+def _from_json(text: str, serial: bool) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), serial=serial)
 
 
 def _spec(raw: tokenizers.Tokenizer) -> dict[str, Any]:
