@@ -1,15 +1,16 @@
 """Single products and attentions beside the machine's ceilings: operations per second of one thread, tier by tier.
 
-An instruction has no binding of its own: bodies run that repeat it, once and `REPEATS` times more, and the difference
-is what so many take. Each is the best of some rounds, in turns; ceilings are loops on registers alone, in the same run.
+An instruction has no binding of its own: bodies run that hold it once and many times more, and the difference is what
+so many take. Each is the best of some rounds, in turns; ceilings are loops on registers alone, in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from . import machine
 from .arguments import positive, positives
 
 RESULTS = Path(__file__).parent / "results"
-REPEATS = 4
+REPEATS = (4, 64)  # at least and at most
+SECONDS = 0.02  # that they would take at the ceiling, unless that is more of them
 WIDTH, HEADS = 768, 12  # BERT-base's
 SHAPES = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
 """Of a product's weight: columns of the input, of the output."""
@@ -77,24 +79,50 @@ def measured(tiers: Sequence[str], formats: Sequence[str], tokens: Sequence[int]
     for tier in tiers:
         for weights in formats:
             for count in tokens:
-                for name, operations, bodies in _cases(tier, weights, count):
-                    seconds, peaks = [], []
+                for case in _cases(tier, weights, count):
+                    once, more, peaks = [], [], []
                     for _ in range(rounds):
-                        once, more = (_seconds(body, count) for body in bodies)
-                        seconds.append(more - once)
-                        peaks.append(1e9 * _csrc.peak_gflops(tier, 1, "int8" if "int8" in name else weights))
-                    yield Row(name, tier, weights, count, REPEATS * operations / min(seconds), max(peaks))
+                        once.append(_seconds(case.once, count))
+                        more.append(_seconds(case.more, count))
+                        peaks.append(1e9 * _csrc.peak_gflops(tier, 1, "int8" if "int8" in case.name else weights))
+                    rate = case.repeats * case.operations / (min(more) - min(once))
+                    yield Row(case.name, tier, weights, count, rate, max(peaks))
 
 
-def _cases(tier: str, weights: str, tokens: int) -> Iterator[tuple[str, float, tuple[Any, Any]]]:
-    """What is measured: its name, its operations, and a body with it once and one with it more often."""
-    for width, columns in SHAPES:
-        bodies = tuple(_body(tier, weights, [_linear(width, columns)] * count) for count in (1, 1 + REPEATS))
-        yield f"linear {width} -> {columns}", 2.0 * tokens * width * columns, bodies
-    attention = 4.0 * tokens * tokens * WIDTH
-    for int8 in (False, True) if weights == "int8" else (False,):
-        bodies = tuple(_body(tier, weights, _attention(count), int8) for count in (1, 1 + REPEATS))
-        yield f"attention{' over int8' if int8 else ''}, head size {WIDTH // HEADS}", attention, bodies
+@dataclass(frozen=True)
+class Case:
+    """What is measured: `operations` of one, a bound body that holds it once, and one with `repeats` more."""
+
+    name: str
+    operations: float
+    repeats: int
+    once: Any
+    more: Any
+
+
+def _cases(tier: str, weights: str, tokens: int) -> Iterator[Case]:
+    from longspan import _csrc
+
+    peak = 1e9 * _csrc.peak_gflops(tier, 1, weights)
+
+    def case(name: str, operations: float, body: Callable[[int], Any]) -> Case:
+        repeats = int(np.clip(math.ceil(SECONDS * peak / operations), *REPEATS))
+        return Case(name, operations, repeats, body(1), body(1 + repeats))
+
+    def linear(width: int, columns: int) -> Case:
+        one = _linear(width, columns)
+        operations = 2.0 * tokens * width * columns
+        return case(f"linear {width} -> {columns}", operations, lambda count: _body(tier, weights, [one] * count))
+
+    def attention(name: str, int8: bool) -> Case:
+        operations = 4.0 * tokens * tokens * WIDTH
+        title = f"{name}, head size {WIDTH // HEADS}"
+        return case(title, operations, lambda count: _body(tier, weights, _attention(count), int8))
+
+    yield from (linear(*shape) for shape in SHAPES)
+    yield attention("attention", int8=False)
+    if weights == "int8":
+        yield attention("attention over int8", int8=True)
 
 
 def _linear(width: int, columns: int) -> Any:
