@@ -15,6 +15,7 @@ namespace {
 #ifdef LONGSPAN_DOT2
 
 constexpr long kPairKeys = 32;  // what AMX takes of keys, of k and of head sizes at a time
+static_assert(kKeyStep % kPairKeys == 0);
 
 // The bytes of a unit's scratch and the places in it.
 struct Bf16Space {
@@ -164,7 +165,7 @@ inline void gather_bf16(const Bf16Keys& block, long keys, const Bf16Space& space
     const char* a = (const char*)(block.values + e * kKeyBlock);
     float* out = state.output + e * kLanes;
     load_block<true, Vectors == 2>(out, kLanes * 4);
-    add_block<false, true, Vectors == 2>(a, 2 * kKeyBlock, (const char*)weights, Vectors * 64, 64, round_up(keys, kPairKeys) / kPairKeys,
+    add_block<false, true, Vectors == 2>(a, 2 * kKeyBlock, (const char*)weights, Vectors * 64, 64, divide_up(keys, kPairKeys),
                                          NothingAhead{});
     store_block<true, Vectors == 2>(out, kLanes * 4);
   }

@@ -17,6 +17,7 @@ struct SignedTerms : Int8Terms {
 };
 
 constexpr long kBytes = 4;  // in a word
+static_assert(kKeyStep % kBytes == 0);
 constexpr float kMostWeight = 255.0f, kLog2MostWeight = 7.994353436858858f;
 constexpr float kLeastScale = 1e-30f;
 
@@ -80,7 +81,7 @@ class Int8Block {
       : keys_((int8_t*)scratch), values_((int32_t*)(scratch + space.block_words())), mean_(scratch + 2 * space.block_words()),
         rests_(mean_ + space.size), space_(space) {}
 
-  // `skipped` is a multiple of four.
+  // `skipped` is a multiple of kKeyStep.
   Int8Keys from(long skipped) const {
     return {keys_ + skipped * space_.size, values_ + skipped / kBytes * space_.size, mean_,
             key_scales_ + skipped, key_offsets_ + skipped, value_logs_ + skipped, value_inverses_ + skipped};

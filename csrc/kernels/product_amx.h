@@ -142,13 +142,15 @@ inline void product_amx(const Left<format>& left, const Panels& weight, const Ga
   alignas(64) float sums[kAmxRows * kAmxColumns], gained[kAmxSide * kAmxColumns];
   const long stride = left.stride * 4, all = row1 - row0;
   const long chunk = round_up(divide_up(all, divide_up(all, kAmxRows)), kAmxSide);
-  const long steps = weight.lines() / Panels::kLineGroup, slices = divide_up(steps, kAmxSteps), slice = divide_up(steps, slices);
+  const long steps = weight.lines() / Panels::kLineGroup;
+  const long slices = divide_up(steps, kAmxSteps), slice = divide_up(steps, slices);
   for (long column = column0; column < column1; column += kAmxColumns) {
     AmxGroup group = amx_group(weight, column, column1);
     for (long first = 0; first < all; first += chunk) {
       const char* const a = (const char*)left.data + first * stride;
       const long rows = min_long(chunk, all - first);
-      for (long begin = 0; begin + slice < steps; begin += slice) add_slice<bytes>(a, stride, rows, group, begin, begin + slice, sums);
+      for (long begin = 0; begin + slice < steps; begin += slice)
+        add_slice<bytes>(a, stride, rows, group, begin, begin + slice, sums);
       for (long row = 0; row < rows; row += kAmxSide) {
         const long index = row0 + first + row;
         const int count = (int)min_long(kAmxSide, rows - row);

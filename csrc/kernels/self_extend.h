@@ -122,6 +122,7 @@ void self_extend(const AttentionArgs& args, long head, long begin, long end, lon
     score_by_distance<Vectors>(args, places, turned, k, key, keys, lanes[g], states[g], found);
     absorb<Vectors>(found, v + key * size, key, keys, size, scores, args.scores.change(), states[g]);
   };
+  // Whole blocks: their keys are turned for all groups.
   each_key_block(scores, states, groups, begin, end, [&](int g, const SeenKeys& seen) {
     if (states[g].vectors == 1) attend.template operator()<1>(g, seen.block, seen.size);
     else attend.template operator()<kLaneVectors>(g, seen.block, seen.size);
