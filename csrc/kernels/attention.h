@@ -16,7 +16,6 @@ namespace {
 
 constexpr int kKeyBlock = (int)Kernels::kKeyBlock;
 constexpr long kKeyStep = 32;     // a block's keys that are left out together where no query of a group sees them
-constexpr int kHeadRows = 8;      // head sizes are multiples of 8
 constexpr int kLaneVectors = 2;   // vectors of queries side by side
 constexpr int kLanes = kLaneVectors * W;
 constexpr int kGroups = (int)(Kernels::kMostQueries / kLanes);
@@ -58,7 +57,7 @@ inline void store_outputs(const float* lanes, V inverse, long rows, long head_si
 template <int Vectors>
 inline void score(const float* k, long keys, long head_size, const QueryState& state, float* scores) {
   const Lines right{state.query, kLanes, kLine};
-  for_row_tiles<kHeadRows>(keys, [&]<int Rows>(long key) {
+  for_row_tiles<kTileRows>(keys, [&]<int Rows>(long key) {
     blocked_tile<Float32Terms, Rows, Vectors>(RowMajor{k + key * head_size, head_size}, right, head_size, scores + key * Vectors * W);
   });
 }
@@ -87,16 +86,16 @@ inline void soften(float* scores, long keys, QueryState& state, V (&decay)[kLane
 template <int Vectors>
 inline void gather_values(const float* v, long keys, long head_size, const float* weights, const V (&decay)[kLaneVectors],
                           QueryState& state) {
-  alignas(64) float sums[kHeadRows * Vectors * W];
+  alignas(64) float sums[kTileRows * Vectors * W];
   const Lines right{weights, Vectors * W, kLine};
-  for (long e = 0; e < head_size; e += kHeadRows) {
-    tile<Float32Terms, kHeadRows, Vectors>(ColumnMajor{v + e, head_size}, right, keys, sums, false);
-    for (int i = 0; i < kHeadRows; i++)
+  for_row_tiles<kTileRows>(head_size, [&]<int Rows>(long e) {
+    tile<Float32Terms, Rows, Vectors>(ColumnMajor{v + e, head_size}, right, keys, sums, false);
+    for (int i = 0; i < Rows; i++)
       for (int j = 0; j < Vectors; j++) {
         float* at = state.output + (e + i) * kLanes + j * W;
         store(at, fma(load(at), decay[j], load(sums + (i * Vectors + j) * W)));
       }
-  }
+  });
 }
 
 // The scores of one head, which are in base 2, and how they are changed.

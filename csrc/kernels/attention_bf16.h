@@ -107,7 +107,7 @@ inline void score_bf16(const Bf16Keys& block, long keys, const Bf16Space& space,
   }
 #else
   const Lines right{state.query, kLanes, kLine};
-  for_row_tiles<kHeadRows>(keys, [&]<int Rows>(long key) {
+  for_row_tiles<kTileRows>(keys, [&]<int Rows>(long key) {
     const RowMajorOf<int32_t> left{(const int32_t*)(block.keys + key * block.stride), block.stride / 2};
     tile<PairTerms, Rows, Vectors>(left, right, space.size / 2, scores + key * Vectors * W, false);
   });
@@ -170,16 +170,16 @@ inline void gather_bf16(const Bf16Keys& block, long keys, const Bf16Space& space
     store_block<true, Vectors == 2>(out, kLanes * 4);
   }
 #else
-  alignas(64) float sums[kHeadRows * Vectors * W];
-  for (long e = 0; e < space.size; e += kHeadRows) {
+  alignas(64) float sums[kTileRows * Vectors * W];
+  for_row_tiles<kTileRows>(space.size, [&]<int Rows>(long e) {
     const RowMajorOf<int32_t> left{(const int32_t*)(block.values + e * kKeyBlock), kKeyBlock / 2};
-    tile<PairTerms, kHeadRows, Vectors>(left, Lines{weights, Vectors * W, kLine}, (keys + 1) / 2, sums, false);
-    for (int i = 0; i < kHeadRows; i++)
+    tile<PairTerms, Rows, Vectors>(left, Lines{weights, Vectors * W, kLine}, (keys + 1) / 2, sums, false);
+    for (int i = 0; i < Rows; i++)
       for (int j = 0; j < Vectors; j++) {
         float* at = state.output + (e + i) * kLanes + j * W;
         store(at, load(at) + load(sums + (i * Vectors + j) * W));
       }
-  }
+  });
 #endif
 }
 

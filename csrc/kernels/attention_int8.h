@@ -251,7 +251,7 @@ struct Int8Step {
   void multiply(float* sums) const {
     const Lines right{queries.lines, kLanes, kLine};
     const long words = space.size / kBytes;
-    for_row_tiles<kHeadRows>(keys, [&]<int Rows>(long row) {
+    for_row_tiles<kTileRows>(keys, [&]<int Rows>(long row) {
       const RowMajorOf<int32_t> left{(const int32_t*)block.keys + row * words, words};
       tile<SignedTerms, Rows, Vectors>(left, right, words, sums + row * kRow, false);
     });
@@ -332,17 +332,17 @@ struct Int8Step {
 
   // output[e][lanes] = output * decay + weight * sum over keys of v[key][e] * weight[key][lanes].
   void gather(const float* lines, const V (&decay)[Vectors], const V (&weights)[Vectors], QueryState& state) const {
-    alignas(64) float sums[kHeadRows * kRow];
-    for (long e = 0; e < space.size; e += kHeadRows) {
+    alignas(64) float sums[kTileRows * kRow];
+    for_row_tiles<kTileRows>(space.size, [&]<int Rows>(long e) {
       const ColumnMajorOf<int32_t> left{block.values + e, space.size};
-      tile<SignedTerms, kHeadRows, Vectors>(left, Lines{lines, kRow, kLine}, divide_up(keys, kBytes), sums, false);
-      for (int i = 0; i < kHeadRows; i++)
+      tile<SignedTerms, Rows, Vectors>(left, Lines{lines, kRow, kLine}, divide_up(keys, kBytes), sums, false);
+      for (int i = 0; i < Rows; i++)
         for (int j = 0; j < Vectors; j++) {
           float* at = state.output + (e + i) * kLanes + j * W;
           const V sum = __builtin_convertvector((VI)load(sums + i * kRow + j * W), V);
           store(at, fma(load(at), decay[j], sum * weights[j]));
         }
-    }
+    });
   }
 };
 
