@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import beir, kernels, model, quality, search, stream, texts
+from . import beir, model, quality, search, stream, texts
 from .cpu import command as cpu
+from .kernels import command as kernels
 from .long import command as long
 from .memory import command as memory
 
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
             cpu,
             "speed, latency, start-up and memory on this machine's CPU, beside the peers, one workload at a time",
         ),
-        ("kernels", kernels, "single products and attentions beside the machine's ceilings, tier by tier"),
+        ("kernels", kernels, "single products and attentions beside the machine's ceilings and torch's, tier by tier"),
         ("search", search, "exact top-k search in several precisions, beside numpy and sentence-transformers"),
         ("quality", quality, "retrieval quality (nDCG@10, recall@100, MRR@10) on a BEIR folder"),
         ("long", long, "late chunking beside chunks embedded alone, on long documents"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from longspan.executors.threads import default_threads
 
 # Instruction sets that decide how fast an encoder runs; the kernel's names.
 ISA_FLAGS = (
@@ -54,8 +55,8 @@ def title(description: dict[str, Any]) -> str:
 
 
 def cores() -> int:
-    """Cores this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Physical cores that the scheduler and cgroups grant: what Longspan takes by default, and every peer is given."""
+    return default_threads()
 
 
 def peak_memory_bytes() -> int:
