@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from longspan.batch import Float32, PackedBatch, Partials
-from longspan.program.instructions import Activation, Attention, Embed, HeadNorm, Linear, Norm, Pool, Qkv
+from longspan.program.instructions import Activation, Attention, Embed, HeadNorm, Linear, Norm, Pool, Qkv, Tap
 from longspan.program.operands import Buffer, Rows
 from longspan.program.positions import SelfExtend
 from longspan.program.program import Program
@@ -29,6 +29,7 @@ from .harness import (
     tokens_buffer,
 )
 from .test_attention import check_attention
+from .test_latent_attention import latent_attention
 from .test_mlp import mlp
 from .test_self_extend import rope
 
@@ -47,25 +48,34 @@ def body_of(
     activation: Activation = "gelu",
     gate: bool = False,
     heads_end: dict[str, Any] | None = None,
+    latents: bool = False,
+    tapped: bool = False,
     **attention: Any,
 ) -> Program:
     """One transformer layer that pools sums, with an embedding of every odd number in its table.
 
-    `heads_end` is what `qkv` does after its projection.
+    `heads_end` is what `qkv` does after its projection; with `latents` attention over some follows, and what is
+    `tapped` is a sum of the layer's input and its output.
     """
     table = case.normal(VOCABULARY + len(ODD), WIDTH)
     table[VOCABULARY:, 3] = list(ODD.values())
     x, q, k, v, context = (tokens_buffer(name, WIDTH) for name in ("x", "q", "k", "v", "context"))
     heads: dict[str, Any] = {"heads": HEADS, "kv_heads": HEADS, "head_size": SIZE}
-    out = Buffer("out", Rows.PARTIALS, WIDTH)
+    out, pooled_rows = Buffer("out", Rows.PARTIALS, WIDTH), tokens_buffer("sum", WIDTH) if tapped else x
+    weight = case.weight("taps", 2)
+    first = Tap(stage=1, x=x, into=None, out=pooled_rows, weight=weight, index=0)
+    taps = [first, replace(first, into=pooled_rows, index=1)] if tapped else []
     steps = (
         Embed(stage=0, out=x, tokens=case.known("tokens", table)),
+        *taps[:1],
         Qkv(stage=1, x=x, q=q, k=k, v=v, weight=case.weight("qkv", 3 * WIDTH, WIDTH), **heads, **(heads_end or {})),
         Attention(stage=1, q=q, k=k, v=v, out=context, scale=SIZE**-0.5, **heads, **attention),
         Linear(stage=1, x=context, out=x, weight=case.weight("o", WIDTH, WIDTH), residual=x),
         mlp(case, x, x, INNER, activation, bias=False, gate=gate),
-        Norm(stage=1, x=x, out=x, weight=case.weight("norm", WIDTH), eps=1e-5),
-        Pool(stage=2, x=x, out=out, kind="sum", index=0),
+        Norm(stage=1, x=x, out=x, weight=case.weight("last norm", WIDTH), eps=1e-5),
+        *([latent_attention(case, x, x, HEADS, SIZE, 5, residual=x)] if latents else []),
+        *taps[1:],
+        Pool(stage=2, x=pooled_rows, out=out, kind="sum", index=0),
     )
     return Program("extremes", steps, (out,))
 
@@ -182,6 +192,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "turned in pairs": {"heads_end": {"rope": rope(SIZE, interleaved=True)}},
     "capped": {"soft_cap": 5.0, "sinks": (0.0, 2.0)},
     "by distance": {"slopes": (0.5, 0.25), "left": RADIUS, "right": 3},
+    "over latents": {"latents": True},
+    "tapped": {"tapped": True},
     "extended": {"rope": rope(SIZE), "self_extend": SelfExtend(40, 3, 10)},
 }
 
