@@ -17,6 +17,9 @@ namespace {
 constexpr int kKeyBlock = (int)Kernels::kKeyBlock;
 constexpr long kKeyStep = 32;     // a block's keys that are left out together where no query of a group sees them
 constexpr int kLaneVectors = 2;   // vectors of queries side by side
+// Rows of a register tile beside so many of them: eight chains at least, which hide a multiply-add's latency on two ports.
+template <int Vectors>
+constexpr int kRowsBeside = Vectors * kTileRows < 8 ? 8 : kTileRows;
 constexpr int kLanes = kLaneVectors * W;
 constexpr int kGroups = (int)(Kernels::kMostQueries / kLanes);
 
@@ -57,7 +60,7 @@ inline void store_outputs(const float* lanes, V inverse, long rows, long head_si
 template <int Vectors>
 inline void score(const float* k, long keys, long head_size, const QueryState& state, float* scores) {
   const Lines right{state.query, kLanes, kLine};
-  for_row_tiles<kTileRows>(keys, [&]<int Rows>(long key) {
+  for_row_tiles<kRowsBeside<Vectors>>(keys, [&]<int Rows>(long key) {
     blocked_tile<Float32Terms, Rows, Vectors>(RowMajor{k + key * head_size, head_size}, right, head_size, scores + key * Vectors * W);
   });
 }
@@ -86,9 +89,9 @@ inline void soften(float* scores, long keys, QueryState& state, V (&decay)[kLane
 template <int Vectors>
 inline void gather_values(const float* v, long keys, long head_size, const float* weights, const V (&decay)[kLaneVectors],
                           QueryState& state) {
-  alignas(64) float sums[kTileRows * Vectors * W];
+  alignas(64) float sums[kRowsBeside<Vectors> * Vectors * W];
   const Lines right{weights, Vectors * W, kLine};
-  for_row_tiles<kTileRows>(head_size, [&]<int Rows>(long e) {
+  for_row_tiles<kRowsBeside<Vectors>>(head_size, [&]<int Rows>(long e) {
     tile<Float32Terms, Rows, Vectors>(ColumnMajor{v + e, head_size}, right, keys, sums, false);
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < Vectors; j++) {

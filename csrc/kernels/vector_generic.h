@@ -7,7 +7,7 @@ namespace longspan {
 namespace {
 
 constexpr int W = 4;         // float lanes
-constexpr int kTileRows = 6;  // register tile of `linear`: kTileRows x kTileVectors accumulators
+constexpr int kTileRows = 6;  // register tile of products: kTileRows x kTileVectors accumulators
 constexpr int kTileVectors = 2;
 
 typedef float V __attribute__((vector_size(W * 4)));
