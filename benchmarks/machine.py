@@ -55,7 +55,7 @@ def title(description: dict[str, Any]) -> str:
 
 
 def cores() -> int:
-    """Physical cores that the scheduler and cgroups grant: what Longspan takes by default, and every peer is given."""
+    """Physical cores that the scheduler and cgroups grant: what Longspan takes by default, and peers are given."""
     return default_threads()
 
 

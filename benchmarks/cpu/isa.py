@@ -7,23 +7,24 @@ import sys
 from collections.abc import Mapping
 
 
-def _environment(tier: str, onednn: str, vectors: str) -> Mapping[str, str]:
-    """Read by Longspan; oneDNN in OpenVINO and torch; OpenVINO's own kernels; torch's own; MKL in torch."""
+def _environment(tier: str, onednn: str, vectors: str, fbgemm: str) -> Mapping[str, str]:
+    """Read by Longspan; oneDNN in OpenVINO and torch; OpenVINO's own kernels; torch's own; MKL and FBGEMM in torch."""
     return {
         "LONGSPAN_ISA": tier,
         "ONEDNN_MAX_CPU_ISA": onednn,
         "OV_CPU_MAX_ISA": onednn,
         "ATEN_CPU_CAPABILITY": vectors.lower(),
         "MKL_ENABLE_INSTRUCTIONS": vectors,
+        "FBGEMM_ENABLE_INSTRUCTIONS": fbgemm,
     }
 
 
 TIERS: Mapping[str, Mapping[str, str]] = {
-    "v3": _environment("v3", "AVX2", "AVX2"),
-    "v4": _environment("v4", "AVX512_CORE", "AVX512"),
-    "v4+vnni": _environment("v4+vnni", "AVX512_CORE_VNNI", "AVX512"),
-    "v4+bf16": _environment("v4+bf16", "AVX512_CORE_BF16", "AVX512"),
-    "v4+amx": _environment("v4+amx", "AVX512_CORE_AMX", "AVX512"),
+    "v3": _environment("v3", "AVX2", "AVX2", "AVX2"),
+    "v4": _environment("v4", "AVX512_CORE", "AVX512", "AVX512"),
+    "v4+vnni": _environment("v4+vnni", "AVX512_CORE_VNNI", "AVX512", "AVX512_E1"),
+    "v4+bf16": _environment("v4+bf16", "AVX512_CORE_BF16", "AVX512", "AVX512_E1"),
+    "v4+amx": _environment("v4+amx", "AVX512_CORE_AMX", "AVX512", "AVX512_E1"),
 }
 
 

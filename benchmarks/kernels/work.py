@@ -48,8 +48,10 @@ class Work:
 
     @property
     def precision(self) -> str:
-        """Whose ceiling is meant."""
-        return "int8" if self.int8_attention else self.weights
+        """What is multiplied: int8 models attend in bfloat16 unless they do over bytes."""
+        if self.instruction == "attention" and self.weights == "int8":
+            return "int8" if self.int8_attention else "bfloat16"
+        return self.weights
 
 
 def all_work(weights: str, tokens: int) -> Iterator[Work]:

@@ -121,8 +121,12 @@ def test_a_turn_in_a_forked_child() -> None:
     child = os.fork()
     if child == 0:
         signal.alarm(10)
-        with turn:
-            os._exit(7)
+        status = 3
+        try:
+            with turn:
+                status = 7
+        finally:
+            os._exit(status)
     leave.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -307,5 +308,10 @@ def test_a_forked_child(saved: Path) -> None:
     exact = pooled(encoder, Way(kept=2))
     child = os.fork()
     if child == 0:
-        os._exit(0 if pooled(encoder, Way(kept=2)) == exact else 1)
+        signal.alarm(60)
+        status = 3
+        try:
+            status = 0 if pooled(encoder, Way(kept=2)) == exact else 1
+        finally:
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

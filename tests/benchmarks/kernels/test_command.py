@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from benchmarks.__main__ import main
 from benchmarks.kernels import command
 from benchmarks.kernels.bodies import Bodies
-from benchmarks.kernels.torch_kernels import TorchKernels, _kernel
+from benchmarks.kernels.torch_kernels import TorchKernels, _attention, _linear
 from benchmarks.kernels.work import SHAPES, Work, all_work
-
-from longspan import _csrc
 
 
 def test_a_line_for_each_product_and_attention(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,21 +31,56 @@ def test_a_line_for_each_product_and_attention(tmp_path: Path, capsys: pytest.Ca
     assert saved["machine"]["cores"] >= 1
 
 
-@pytest.mark.parametrize("instruction", ["linear", "attention"])
-def test_longspan_and_torch_are_measured_in_turns(instruction: str) -> None:
-    tier = _csrc.tiers()[-1]
-    if tier == "generic":
-        pytest.skip("torch cannot be held to less than AVX2")
-    work = next(work for work in all_work("float32", 32) if work.instruction == instruction)
-    torch = TorchKernels(tier)
+class Clock:
+    """Stands in for Longspan's bodies and for torch: notes who is asked, and takes no time of its own."""
+
+    why = ""
+
+    def __init__(self, *_: object) -> None:
+        self.asked: list[str] = []
+
+    def both(self) -> tuple[float, float]:
+        self.asked.append("longspan")
+        return 0.25, 0.75
+
+    def seconds(self, work: Work, repeats: int) -> float | None:
+        self.asked.append("torch")
+        return None if work.int8_attention else 2.0
+
+
+def test_longspan_and_torch_are_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, repeats = Clock(), []
+
+    def bodies(tier: str, work: Work, count: int) -> Any:
+        repeats.append(count)
+        return SimpleNamespace(seconds=clock.both)
+
+    monkeypatch.setattr(command, "Bodies", bodies)
+    linear, *_, over_bytes = all_work("int8", 4096)
+    row = command.measure("generic", linear, clock, rounds=2)  # type: ignore[arg-type]
+    assert clock.asked == ["longspan", "torch"] * 2
+    total = repeats[0] * linear.operations
+    assert (row.rate, row.torch) == (total / 0.5, total / 2.0)
+    assert command.line(row).split()[-2:] == [f"{total / seconds / row.ceiling:.0%}" for seconds in (0.5, 2.0)]
+    assert command.line(command.measure("generic", over_bytes, clock, rounds=1)).endswith(" -")  # type: ignore[arg-type]
+    assert all(command.REPEATS[0] <= count <= command.REPEATS[1] for count in repeats)
+
+
+def test_torch_answers_from_a_process_that_is_held() -> None:
+    before = dict(os.environ)
+    held = TorchKernels("v3")
     try:
-        row = command.measure(tier, work, torch, rounds=2)
+        seconds = held.seconds(Work("linear", "float32", 8, 64, 32), 3)
+        assert held.why == ""
+        assert seconds is not None
+        assert seconds > 0
+        assert held.seconds(Work("attention", "int8", 8, 768, 768, int8_attention=True), 3) is None
+        held.seconds(Work("linear", "float8", 8, 64, 32), 3)  # torch raises
+        assert "float8" in held.why
+        assert held.seconds(Work("linear", "float32", 8, 64, 32), 3) is None
     finally:
-        torch.close()
-    assert row.torch is not None
-    assert row.torch > 0
-    assert row.rate > 0
-    assert f"{row.torch / row.ceiling:.0%}" in command.line(row)
+        held.close()
+    assert dict(os.environ) == before
 
 
 def test_operations_are_those_of_one_instruction() -> None:
@@ -56,15 +93,23 @@ def test_operations_are_those_of_one_instruction() -> None:
         assert entries[1] - entries[0] == 5
 
 
-@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
-def test_torch_multiplies_the_same_shapes(weights: str) -> None:
-    run = _kernel(Work("linear", weights, 3, 64, 32))
-    assert run is not None
-    assert tuple(run().shape) == (3, 32)
+@pytest.mark.parametrize(("weights", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_torch_multiplies_in_the_dtype_of_the_weights(weights: str, dtype: torch.dtype) -> None:
+    out = _linear(Work("linear", weights, 3, 64, 32))()
+    assert tuple(out.shape) == (3, 32)
+    assert out.dtype == dtype
 
 
-def test_torch_attends_in_the_same_shape_but_not_over_bytes() -> None:
-    run = _kernel(Work("attention", "bfloat16", 5, 768, 768))
+def test_torch_multiplies_bytes_with_rows_of_float32() -> None:
+    run: Any = _linear(Work("linear", "int8", 3, 64, 32))
+    assert run.func[0].weight().dtype == torch.qint8
+    assert run().dtype == torch.float32
+
+
+@pytest.mark.parametrize(("weights", "dtype"), [("float32", torch.float32), ("int8", torch.bfloat16)])
+def test_torch_attends_in_the_same_shape_but_not_over_bytes(weights: str, dtype: torch.dtype) -> None:
+    run = _attention(Work("attention", weights, 5, 768, 768))
     assert run is not None
     assert tuple(run().shape) == (1, 12, 5, 64)
-    assert _kernel(Work("attention", "int8", 5, 768, 768, int8_attention=True)) is None
+    assert run().dtype == dtype
+    assert _attention(Work("attention", "int8", 5, 768, 768, int8_attention=True)) is None
