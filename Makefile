@@ -39,8 +39,7 @@ demo: $(INSTALLED) $(MODEL_STAMP)  ## embed a long text and search it; FILE=… 
 test: $(EDITABLE) $(MODEL_STAMP) lint  ## ruff, mypy and every test
 	$(BIN)/python -m mypy
 	MYPYPATH=examples $(BIN)/python -m mypy benchmarks examples
-	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --dist loadfile
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest
 
 lint: $(TEST_TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check

@@ -8,14 +8,6 @@ from pathlib import Path
 import pytest
 from benchmarks.tiny import tiny_checkpoint
 
-from longspan.executors.threads import default_threads
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Processes that run tests at the same time with `--numprocesses auto`."""
-    return default_threads()
-
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:

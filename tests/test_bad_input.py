@@ -190,7 +190,6 @@ def test_empty_list(encoder: Encoder) -> None:
     assert encoder.similarity(encoder.encode([]), encoder.encode(["a"])).shape == (0, 1)
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", ["The quick brown fox jumps over the lazy dog.\n", "x", " "])
 def test_ten_megabytes(minilm: Path, unit: str) -> None:

@@ -178,7 +178,6 @@ def test_fork_while_other_threads_encode(minilm: Path, threads: int) -> None:
     assert child.returncode == 0, errors
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", ["many short texts", "one text in windows", "long segments"])
@@ -216,7 +215,6 @@ def test_interrupt(minilm: Path, threads: int, shape: str) -> None:
     assert time.time() - sent < 4
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_interrupts_hit_the_main_thread_alone(small: Path) -> None:
     """Again and again, wherever it is, while other threads encode on the same encoder; nobody waits for ever."""

@@ -143,7 +143,6 @@ def said_and_reached(model: Path, tmp_path: Path, layers: int, tokens: int) -> t
     return said, peak
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize(("layers", "tokens"), [(0, 1000), (0, 32_000), (1, 200_000)])
 def test_the_peak_is_what_was_said(minilm: Path, tmp_path: Path, layers: int, tokens: int) -> None:

@@ -309,7 +309,6 @@ def test_items_are_taken_in_the_callers_thread_and_made_in_another() -> None:
     assert made != taken
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_memory_stays_flat(minilm: Path) -> None:
     """Ten times the texts, hardly more memory; a tiny window keeps the arithmetic short."""

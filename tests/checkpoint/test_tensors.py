@@ -128,7 +128,6 @@ def test_misaligned_tensor_is_copied(tmp_path: Path) -> None:
         np.testing.assert_array_equal(view.data, values)
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="the system cannot give pages back")
 def test_release_gives_pages_back(tmp_path: Path) -> None:
     size = 32 << 20

@@ -65,7 +65,6 @@ def test_within_one_attention(threads: int, schedule: Schedule) -> None:
     assert again.tobytes() == expected.tobytes()
 
 
-@pytest.mark.alone
 def test_among_packs_without_tokens() -> None:
     """Some instructions have nothing to do there and meet at no barrier: threads told to stop would miss each other."""
 

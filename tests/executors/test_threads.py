@@ -147,7 +147,6 @@ def test_affinity_of_this_machine() -> None:
     assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("number", [1, 2])
 def test_one_thread_does_all_of_it(small: Path, number: int) -> None:
     """By the processor's time that others took: the executor's threads, and the tokenizer's."""
