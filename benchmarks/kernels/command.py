@@ -80,13 +80,14 @@ def line(row: Row) -> str:
 def measured(tiers: Sequence[str], formats: Sequence[str], tokens: Sequence[int], rounds: int) -> Iterator[Row]:
     """The lines of the table, one by one."""
     for tier in tiers:
+        told = False
         with closing(TorchKernels(tier)) as torch:
-            if torch.why:
-                print(f"without torch: {torch.why}")
-            for weights in formats:
-                for count in tokens:
-                    for work in all_work(weights, count):
-                        yield measure(tier, work, torch, rounds)
+            for work in (work for weights in formats for count in tokens for work in all_work(weights, count)):
+                row = measure(tier, work, torch, rounds)
+                if torch.why and not told:
+                    print(f"without torch: {torch.why}")
+                    told = True
+                yield row
 
 
 def measure(tier: str, work: Work, torch: TorchKernels, rounds: int) -> Row:

@@ -6,18 +6,15 @@ float32; Longspan's are float32 here, whatever the weights.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import multiprocessing
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable
 from typing import Any
 
 from ..cpu.isa import TIERS
+from ..elsewhere import Answer, Elsewhere
+from ..peers import UnavailableError
 from .work import HEAD_SIZE, HEADS, Work
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
@@ -28,75 +25,48 @@ class TorchKernels:
     """One thread of torch. `why` says why there is none, or none any more."""
 
     def __init__(self, tier: str) -> None:
-        self._process: SpawnProcess | None = None
         self.why = "" if tier in TIERS else f"torch cannot be held to {tier}"
-        if self.why:
-            return
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _environment({**TIERS[tier], **KEEP_MEMORY}):
-            self._process.start()
-        theirs.close()
-        self._receive()
+        self._process: Elsewhere | None = None
+        if not self.why:
+            try:
+                self._process = Elsewhere(_make, environment={**TIERS[tier], **KEEP_MEMORY})
+            except UnavailableError as error:
+                self.why = str(error)
 
     def seconds(self, work: Work, repeats: int) -> float | None:
         """Of so many runs, or None where torch has no kernel for it."""
-        if self.why:
+        if self._process is None or self.why:
             return None
-        with contextlib.suppress(BrokenPipeError):  # `_receive` says what became of the process
-            self._pipe.send((work, repeats))
-        return self._receive()
+        try:
+            seconds: float | None = self._process.ask((work, repeats))
+        except UnavailableError as error:
+            self.why, seconds = str(error), None
+        return seconds
 
     def close(self) -> None:
         """Ends the process."""
         if self._process is not None:
-            self._pipe.close()
-            self._process.join()
-
-    def _receive(self) -> float | None:
-        assert self._process is not None
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self._process.join()
-            answer = f"its process ended with code {self._process.exitcode}"
-        if isinstance(answer, str):
-            self.why, answer = answer, None
-        return None if answer is None else float(answer)
+            self._process.close()
 
 
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These for processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _serve(pipe: Connection) -> None:
-    """Answers work with seconds until the other side closes the pipe; first with None. Words say what went wrong."""
+def _make() -> tuple[None, Answer]:
+    """What answers work with seconds. Whatever torch raises ends its column, not the table."""
     try:
         import torch
+    except (ImportError, OSError) as error:
+        raise UnavailableError(str(error)) from error
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
 
-        torch.set_num_threads(1)
-        torch.set_grad_enabled(False)
-        pipe.send(None)
-        while True:
-            work, repeats = pipe.recv()
+    def answer(request: tuple[Work, int]) -> float | None:
+        work, repeats = request
+        try:
             run = _kernel(work)
-            pipe.send(None if run is None else _timed(run, repeats))
-    except EOFError:
-        return
-    except Exception as error:  # whatever torch raises ends its column, not the table
-        pipe.send(f"{type(error).__name__}: {error}")
+            return None if run is None else _timed(run, repeats)
+        except Exception as error:
+            raise UnavailableError(f"{type(error).__name__}: {error}") from error
+
+    return None, answer
 
 
 def _timed(run: Callable[[], Any], repeats: int) -> float:
